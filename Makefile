@@ -1,0 +1,58 @@
+# The front door. `make demo` and `make test` need only Python 3.11+ (with venv and headers) and a C compiler;
+# everything they install goes into .venv. Another interpreter: make test PYTHON=python3.13 (after make clean).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test bench lint types build clean dist
+
+demo: build
+	$(BIN)/python -m fastfeed demo
+
+test: build
+	$(BIN)/python -m pytest
+
+bench: build $(VENV)/bench
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench/result.json
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint ext fastfeed/_core.pxd
+
+types: build $(VENV)/types
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastfeed._core fastfeed._wire --concise --allowlist tests/stubtest.allow
+
+# An editable install runs the Python of this folder as it is; the compiled modules are brought up to date here.
+build: $(VENV)/installed
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+dist: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info $(COMPILED) fastfeed/*.so ext/*.html .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment: made again in place whenever pyproject.toml or setup.py changes ---
+
+COMPILED := ext/_core.c ext/_wire.c
+
+# What was compiled with other versions goes first. Built without isolation, so that one set of build requirements
+# serves the first build and every later one.
+$(VENV)/installed: pyproject.toml setup.py .ci/requirements.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"fastfeed needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make $(MAKECMDGOALS) PYTHON=python3.13")'
+	$(PYTHON) -m venv $(VENV)
+	rm -rf build $(COMPILED) fastfeed/*.so
+	$(BIN)/python .ci/requirements.py build | $(PIP) -r /dev/stdin
+	$(PIP) --no-build-isolation -e '.[cli,test]'
+	touch $@
+
+$(VENV)/bench $(VENV)/lint $(VENV)/types: $(VENV)/installed
+	$(BIN)/python .ci/requirements.py $(@F) | $(PIP) -r /dev/stdin
+	touch $@

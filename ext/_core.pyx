@@ -1,0 +1,929 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: auto_pickle=False, embedsignature=True, freethreading_compatible=True
+"""The handles Python holds on the machine room: Clock, Program, PriceTable, TickRing, their readers, Decoder.
+
+Thin: every handle owns one struct of a header and turns status codes into exceptions, arrays and dicts. No asyncio, no logging, no provider.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy
+
+from fastfeed.errors import ConfigError, DecodeError
+from fastfeed.records import MARK_DTYPE, PRICE_DTYPE, TICK_DTYPE, Gap
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from libc.stddef cimport size_t
+
+from decoder cimport GAPS, decoder, decoder_close, decoder_frame, decoder_open, decoder_pad, gap
+from histogram cimport histogram_quantile
+from json cimport MALFORMED, json, json_frame
+from liveness cimport liveness, liveness_age, liveness_close, liveness_oldest, liveness_open
+from ring cimport (
+    ring, ring_attach, ring_close, ring_open, ring_pending, ring_publish, ring_read, ring_reader, ring_unread,
+)
+from scan cimport FF_PADDING, FF_SIMD_NAME
+from schema cimport (
+    NO_NODE, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
+)
+from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
+from table cimport (
+    table, table_add, table_attach, table_close, table_copy, table_drain, table_lock, table_mark, table_open, table_pending,
+    table_reader, table_ready, table_unlock,
+)
+from tick cimport FF_LIVE, FF_QUIET, FF_QUOTE, FF_TRADE
+from tick cimport ff_row as row_t
+from tick cimport ff_tick as tick_t
+
+
+cdef extern from "time.h" nogil:
+    ctypedef long time_t
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* t)
+    enum:
+        CLOCK_MONOTONIC, CLOCK_REALTIME
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include "fastfeed.h"
+    typedef struct { const char *name; size_t offset; } ff_place;
+    static const ff_place ff_tick_layout[] = {
+        {"symbol_id", offsetof(ff_tick, symbol_id)}, {"kind", offsetof(ff_tick, kind)}, {"flags", offsetof(ff_tick, flags)},
+        {"source", offsetof(ff_tick, source)}, {"seq", offsetof(ff_tick, seq)}, {"event_ns", offsetof(ff_tick, event_ns)},
+        {"recv_ns", offsetof(ff_tick, recv_ns)}, {"value", offsetof(ff_tick, value)}, {NULL, sizeof(ff_tick)}};
+    static const ff_place ff_row_layout[] = {
+        {"symbol_id", offsetof(ff_row, symbol_id)}, {"status", offsetof(ff_row, status)}, {"flags", offsetof(ff_row, flags)},
+        {"version", offsetof(ff_row, version)}, {"conflated", offsetof(ff_row, conflated)}, {"bid", offsetof(ff_row, bid)},
+        {"bid_size", offsetof(ff_row, bid_size)}, {"ask", offsetof(ff_row, ask)}, {"ask_size", offsetof(ff_row, ask_size)},
+        {"last", offsetof(ff_row, last)}, {"last_size", offsetof(ff_row, last_size)}, {"event_ns", offsetof(ff_row, event_ns)},
+        {"recv_ns", offsetof(ff_row, recv_ns)}, {"seq", offsetof(ff_row, seq)}, {"updates", offsetof(ff_row, updates)},
+        {"quote_seq", offsetof(ff_row, quote_seq)}, {"quote_event_ns", offsetof(ff_row, quote_event_ns)},
+        {"trade_seq", offsetof(ff_row, trade_seq)}, {"trade_event_ns", offsetof(ff_row, trade_event_ns)}, {NULL, sizeof(ff_row)}};
+    """
+    ctypedef struct ff_place:
+        const char* name
+        size_t offset
+    const ff_place* ff_tick_layout
+    const ff_place* ff_row_layout
+
+
+cdef inline int64_t _now(int which) noexcept nogil:
+    cdef timespec t
+    clock_gettime(which, &t)
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+cdef int64_t _age_ns(double max_age) noexcept:
+    """Seconds as nanoseconds; what no age can be within (NaN, negative) becomes -1, what every age is within the largest."""
+    if not max_age >= 0:
+        return -1
+    return <int64_t>(max_age * 1e9) if max_age < 9e9 else 0x7FFFFFFFFFFFFFFF
+
+
+cdef class Clock:
+    """The two clocks everything compiled reads: monotonic (ages, freshness) and UTC (records). Nanoseconds.
+
+    `Clock()` is the machine's; `Clock.manual(mono_ns=, utc_ns=)` stands still until told, for tests and replay.
+    """
+
+    @staticmethod
+    def manual(*, int64_t mono_ns=1_000_000_000, int64_t utc_ns=1_700_000_000_000_000_000):
+        """A clock that moves only by `advance` and `step_utc`."""
+        cdef Clock clock = Clock()
+        clock.is_manual = True
+        clock.manual_mono_ns = mono_ns
+        clock.manual_utc_ns = utc_ns
+        return clock
+
+    def advance(self, int64_t ns):
+        """Move both clocks on."""
+        self._check_manual()
+        self.manual_mono_ns += ns
+        self.manual_utc_ns += ns
+
+    def step_utc(self, int64_t ns):
+        """Step the wall clock alone, as an administrator or NTP would."""
+        self._check_manual()
+        self.manual_utc_ns += ns
+
+    def mono_ns(self):
+        """The monotonic clock."""
+        return self.mono()
+
+    def utc_ns(self):
+        """UTC, since the epoch."""
+        return self.utc()
+
+    def _check_manual(self):
+        if not self.is_manual:
+            raise ConfigError("only a Clock.manual() can be moved")
+
+    cdef int64_t mono(self) noexcept nogil:
+        return self.manual_mono_ns if self.is_manual else _now(CLOCK_MONOTONIC)
+
+    cdef int64_t utc(self) noexcept nogil:
+        return self.manual_utc_ns if self.is_manual else _now(CLOCK_REALTIME)
+
+
+cdef class Program:
+    """A compiled schema: what `Schema.program` gives and a `Decoder` runs. Immutable; shared by any number of decoders."""
+
+    def __cinit__(self, list nodes, list messages, envelope, int channels, bint positional):
+        cdef program* p = <program*>calloc(1, sizeof(program))
+        cdef Py_ssize_t i
+        if p == NULL:
+            raise MemoryError
+        self._program = p
+        self._kept = []  # byte strings the structs point into
+        p.n_nodes = len(nodes)
+        p.n_messages = p.n_streams = len(messages)
+        p.n_channels = channels
+        p.envelope = NO_NODE if envelope is None else envelope
+        p.positional = positional
+        p.nodes = <schema_node*>calloc(p.n_nodes, sizeof(schema_node))
+        p.messages = <schema_message*>calloc(p.n_messages, sizeof(schema_message))
+        if p.nodes == NULL or p.messages == NULL:
+            raise MemoryError
+        for i in range(p.n_nodes):
+            _node(&p.nodes[i], nodes[i], self._kept)
+            p.matched[i] = nodes[i]["matched"]
+        for i in range(p.n_messages):
+            _message(&p.messages[i], messages[i], self._kept)
+            if p.messages[i].kind == FF_QUOTE or p.messages[i].kind == FF_TRADE:
+                self.priced |= <uint32_t>1 << p.messages[i].channel
+
+    def __dealloc__(self):
+        cdef program* p = <program*>self._program
+        cdef Py_ssize_t i
+        if p == NULL:
+            return
+        for i in range(p.n_nodes if p.nodes != NULL else 0):
+            free(p.nodes[i].keys)
+            free(p.nodes[i].indexes)
+        for i in range(p.n_messages if p.messages != NULL else 0):
+            free(p.messages[i].matches)
+            free(p.messages[i].fields)
+            free(p.messages[i].each)
+        free(p.nodes)
+        free(p.messages)
+        free(p)
+
+
+cdef const char* _text(list kept, bytes text):
+    """The bytes, kept as long as the program, with enough behind them for a wide load."""
+    cdef bytes padded = text + b"\0" * FF_PADDING
+    kept.append(padded)
+    return PyBytes_AS_STRING(padded)
+
+
+cdef int _node(schema_node* n, dict source, list kept) except -1:
+    cdef list positions = source["positions"]
+    cdef Py_ssize_t i
+    n.end = source["end"]
+    if source["level"] is not None:
+        n.levels = True
+        n.level_root, n.level_price, n.level_size, n.level_pairs = source["level"]
+    if positions:
+        n.indexes = <uint16_t*>calloc(len(positions), sizeof(uint16_t))
+        if n.indexes == NULL:
+            raise MemoryError
+        n.positions = len(positions)
+        for i in range(n.positions):
+            n.indexes[i] = NO_NODE if positions[i] is None else positions[i]
+    if source["keys"]:
+        _keys(n, source["keys"], kept)
+    return 0
+
+
+cdef int _keys(schema_node* n, list keys, list kept) except -1:
+    """A perfect hash: multipliers are tried until no two keys meet; the table grows when too many fail."""
+    cdef uint64_t multiplier = <uint64_t>0x9E3779B97F4A7C15
+    cdef schema_key key
+    cdef int bits = max(1, (2 * len(keys) - 1).bit_length())
+    cdef int tries = 0
+    cdef Py_ssize_t i
+    cdef uint64_t at
+    cdef bytes name
+    while True:
+        n.keys = <schema_key*>calloc(<size_t>1 << bits, sizeof(schema_key))
+        if n.keys == NULL:
+            raise MemoryError
+        for name, node in keys:
+            key.text = _text(kept, name)
+            key.size = len(name)
+            key.node = node
+            key.head = int.from_bytes(name[:8], "little")
+            key.tail = int.from_bytes(name[len(name) - 8:], "little") if len(name) > 8 else 0
+            at = (schema_hash(key.head, key.tail, key.size) * multiplier) >> (64 - bits)
+            if n.keys[at].size:
+                break
+            n.keys[at] = key
+        else:
+            n.multiplier = multiplier
+            n.shift = 64 - bits
+            return 0
+        free(n.keys)
+        n.keys = NULL
+        multiplier = (multiplier * <uint64_t>6364136223846793005 + <uint64_t>1442695040888963407) | 1
+        tries += 1
+        if tries % 64 == 0:
+            bits += 1
+        if bits > 16:
+            raise ConfigError(f"keys {[k for k, _ in keys]!r} cannot be told apart by length and first and last eight bytes")
+
+
+cdef int _message(schema_message* m, dict source, list kept) except -1:
+    cdef Py_ssize_t i
+    cdef list matches = source["matches"], fields = source["fields"], each = source["each"]
+    m.kind = source["kind"]
+    m.flags = source["flags"]
+    m.rule = source["rule"]
+    m.channel = source["channel"]
+    m.stream = source["stream"]
+    m.unit = source["unit"]
+    m.symbol_until = source["until"]
+    m.symbol_upper = source["upper"]
+    m.by_shape = source["by_shape"]
+    if source["sell"] is not None:
+        m.sell = _text(kept, source["sell"])
+        m.sell_size = len(source["sell"])
+    if source["null"]:
+        m.null_text = _text(kept, b"".join(text + b"\0" for text in source["null"]))
+        m.null_texts = len(source["null"])
+    m.matches = <schema_match*>calloc(len(matches) + 1, sizeof(schema_match))
+    m.fields = <schema_field*>calloc(len(fields) + 1, sizeof(schema_field))
+    m.each = <schema_each*>calloc(len(each) + 1, sizeof(schema_each))
+    if m.matches == NULL or m.fields == NULL or m.each == NULL:
+        raise MemoryError
+    m.n_matches, m.n_fields, m.n_each = len(matches), len(fields), len(each)
+    for i in range(m.n_matches):
+        m.matches[i].at.scope, m.matches[i].at.node, m.matches[i].type, text, m.matches[i].number = matches[i]
+        m.matches[i].text = _text(kept, text)
+        m.matches[i].size = len(text)
+    for i in range(m.n_fields):
+        m.fields[i].at.scope, m.fields[i].at.node, m.fields[i].field, m.fields[i].action = fields[i]
+    for i in range(m.n_each):
+        m.each[i].at.scope, m.each[i].at.node, m.each[i].root = each[i]
+    return 0
+
+
+cdef class _Memory:
+    """Lends a span of someone's memory as a read-only buffer, keeping its owner alive."""
+
+    cdef void* start
+    cdef Py_ssize_t size
+    cdef object owner
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.start, self.size, True, flags)
+
+
+cdef object _lend(void* start, Py_ssize_t size, object owner, object dtype):
+    cdef _Memory memory = _Memory()
+    memory.start = start
+    memory.size = size
+    memory.owner = owner
+    return numpy.frombuffer(memory, dtype)
+
+
+cdef class _Name:
+    """A symbol's UTF-8 bytes, padded for the machine room (scan.h)."""
+
+    cdef char small[128]
+    cdef bytes large
+    cdef const char* text
+    cdef uint32_t size
+
+    cdef bint set(self, str symbol) except -1:
+        cdef Py_ssize_t n
+        cdef const char* s = PyUnicode_AsUTF8AndSize(symbol, &n)
+        self.size = <uint32_t>n
+        if n + FF_PADDING <= 128:
+            memcpy(self.small, s, n)
+            memset(self.small + n, 0, FF_PADDING)
+            self.text = self.small
+        else:
+            self.large = s[:n] + b"\0" * FF_PADDING
+            self.text = PyBytes_AS_STRING(self.large)
+        return True
+
+
+cdef inline uint32_t _find(symbols* s, str symbol) except? NO_SYMBOL:
+    cdef char small[64 + 64]
+    cdef Py_ssize_t n
+    cdef const char* text = PyUnicode_AsUTF8AndSize(symbol, &n)
+    cdef _Name name
+    if n <= 64:
+        memcpy(small, text, n)
+        memset(small + n, 0, 16)
+        return symbols_find(s, small, <uint32_t>n)
+    name = _Name()
+    name.set(symbol)
+    return symbols_find(s, name.text, name.size)
+
+
+class _Symbols(Sequence):
+    """A live view: symbol_id -> symbol, growing as symbols appear. Never shrinks or reorders."""
+
+    __slots__ = ("_names", "_prices")
+
+    def __init__(self, prices, names):
+        self._prices = prices
+        self._names = names
+
+    def __len__(self):
+        return len(self._prices)
+
+    def __getitem__(self, index):
+        self._prices._catch_up()
+        return self._names[index]
+
+    def __contains__(self, symbol):
+        return symbol in self._prices
+
+    def __repr__(self):
+        return f"<{len(self)} symbols>"
+
+
+cdef inline bint _fresh(const table* t, const liveness* l, uint32_t symbol_id, int64_t max_age_ns, int channel, int64_t now) noexcept nogil:
+    cdef const row_t* r = &t.rows[symbol_id]
+    cdef int64_t age
+    if (r.status != FF_LIVE and r.status != FF_QUIET) or r.flags:
+        return False
+    age = liveness_age(l, symbol_id, channel, now) if channel >= 0 else liveness_oldest(l, symbol_id, now)
+    return 0 <= age <= max_age_ns
+
+
+cdef class PriceTable:
+    """The latest prices: one row per symbol, updated in place, with the freshness of every channel.
+
+    Made by a `Decoder`. Rows never move, so views stay valid; a view of `array` has as many rows as there were symbols when it was taken.
+    """
+
+    def __cinit__(self, Program compiled, tuple channels, uint32_t max_symbols, Clock clock):
+        cdef program* p = <program*>compiled._program
+        self.channels = channels
+        self._clock = clock
+        self._names = []
+        self._table = calloc(1, sizeof(table))
+        self._symbols = calloc(1, sizeof(symbols))
+        self._liveness = calloc(1, sizeof(liveness))
+        if self._table == NULL or self._symbols == NULL or self._liveness == NULL:
+            raise MemoryError
+        if not (table_open(<table*>self._table, max_symbols) and symbols_open(<symbols*>self._symbols, max_symbols)
+                and liveness_open(<liveness*>self._liveness, max_symbols, p.n_channels, compiled.priced)):
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._table != NULL:
+            table_close(<table*>self._table)
+        if self._symbols != NULL:
+            symbols_close(<symbols*>self._symbols)
+        if self._liveness != NULL:
+            liveness_close(<liveness*>self._liveness)
+        free(self._table)
+        free(self._symbols)
+        free(self._liveness)
+
+    def __len__(self):
+        return (<table*>self._table).count
+
+    def __contains__(self, symbol):
+        return isinstance(symbol, str) and _find(<symbols*>self._symbols, symbol) != NO_SYMBOL
+
+    def __getitem__(self, str symbol):
+        """One torn-free row as a numpy void of PRICE_DTYPE; KeyError for a symbol that never appeared."""
+        cdef object row = numpy.empty((), PRICE_DTYPE)
+        cdef Py_buffer view
+        cdef uint32_t symbol_id = self._id(symbol)
+        PyObject_GetBuffer(row, &view, PyBUF_WRITABLE)
+        table_copy(<table*>self._table, symbol_id, <row_t*>view.buf)
+        PyBuffer_Release(&view)
+        return row[()]
+
+    def __repr__(self):
+        return f"<PriceTable of {len(self)} symbols, {self.updates} updates>"
+
+    @property
+    def array(self):
+        """All rows: a read-only, zero-copy structured view, shape (symbols,), dtype PRICE_DTYPE, updated in place.
+
+        A row read here while it is being written from another thread can be torn; `prices[symbol]` and readers never are.
+        """
+        cdef table* t = <table*>self._table
+        if self._array is None or len(self._array) != t.count:
+            self._array = _lend(t.rows, t.count * sizeof(row_t), self, PRICE_DTYPE)
+        return self._array
+
+    @property
+    def marks(self):
+        """The side table of mark prices: read-only view, shape (symbols,), dtype MARK_DTYPE, indexed by symbol_id."""
+        cdef table* t = <table*>self._table
+        return _lend(t.marks, t.count * sizeof(table_mark), self, MARK_DTYPE)
+
+    @property
+    def symbols(self):
+        """A live sequence: symbol_id -> symbol."""
+        return _Symbols(self, self._names)
+
+    @property
+    def updates(self):
+        """Ticks ever merged into a row."""
+        return (<table*>self._table).updates
+
+    def id(self, str symbol):
+        """The symbol's row number, or None."""
+        cdef uint32_t symbol_id = _find(<symbols*>self._symbols, symbol)
+        return None if symbol_id == NO_SYMBOL else symbol_id
+
+    def is_fresh(self, str symbol, double max_age, channel=None):
+        """May this price be acted on? False if unknown, too old, late by its event time, flagged after a gap, or of a doubtful status.
+
+        `max_age` in seconds. Without `channel`, every price channel required of the symbol must be that fresh.
+        """
+        cdef uint32_t symbol_id = _find(<symbols*>self._symbols, symbol)
+        if symbol_id == NO_SYMBOL:
+            return False
+        return self.fresh_row(symbol_id, _age_ns(max_age), -1 if channel is None else self._channel(channel))
+
+    def fresh(self, double max_age, channel=None):
+        """`is_fresh` for every symbol: a bool array, one element per row of `array`."""
+        cdef table* t = <table*>self._table
+        cdef object out = numpy.empty(t.count, numpy.bool_)
+        cdef Py_buffer view
+        cdef uint32_t i
+        cdef int64_t max_age_ns = _age_ns(max_age)
+        cdef int64_t now = self._clock.mono()
+        cdef int number = -1 if channel is None else self._channel(channel)
+        cdef char* mask
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        mask = <char*>view.buf
+        for i in range(t.count):
+            mask[i] = _fresh(t, <liveness*>self._liveness, i, max_age_ns, number, now)
+        PyBuffer_Release(&view)
+        return out
+
+    def ages(self, channel=None):
+        """Seconds since the newest data of each symbol (of the least fresh required channel, lateness included), float64; NaN: never."""
+        cdef table* t = <table*>self._table
+        cdef object out = numpy.empty(t.count, numpy.float64)
+        cdef Py_buffer view
+        cdef uint32_t i
+        cdef int number = -1 if channel is None else self._channel(channel)
+        cdef int64_t now = self._clock.mono()
+        cdef int64_t age
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        for i in range(t.count):
+            age = liveness_oldest(<liveness*>self._liveness, i, now) if number < 0 else liveness_age(<liveness*>self._liveness, i, number, now)
+            (<double*>view.buf)[i] = <double>age / 1e9 if age >= 0 else float("nan")
+        PyBuffer_Release(&view)
+        return out
+
+    def require(self, str symbol, channels):
+        """From now on all these channels must be fresh for the symbol to be. Channels that carry no prices do not count."""
+        cdef uint32_t mask = 0
+        for channel in channels:
+            mask |= <uint32_t>1 << self._channel(channel)
+        (<liveness*>self._liveness).required[self._id(symbol)] = mask & (<liveness*>self._liveness).priced
+
+    def set_status(self, str symbol, int status):
+        """Set what the symbol's prices are worth; the next tick makes it LIVE again."""
+        if not 0 <= status <= 6:
+            raise ConfigError(f"status {status!r}: use a fastfeed.Status")
+        cdef row_t* r = &(<table*>self._table).rows[self._id(symbol)]
+        table_lock(r)
+        r.status = status
+        table_unlock(r)
+
+    def repaired(self, str symbol):
+        """The gap of this symbol has been dealt with: clear AFTER_GAP on its row."""
+        cdef row_t* r = &(<table*>self._table).rows[self._id(symbol)]
+        table_lock(r)
+        r.flags = 0
+        table_unlock(r)
+
+    def set_clock_offset(self, double seconds):
+        """This machine's clock minus the provider's, taken off every event-time lag."""
+        (<liveness*>self._liveness).offset_ns = <int64_t>(seconds * 1e9)
+
+    def reader(self, max_age=None):
+        """A consumer with a cursor of its own, starting at the present. `max_age` (seconds): older rows are dropped, counted."""
+        return PriceReader(self, max_age)
+
+    def _catch_up(self):
+        cdef symbols* s = <symbols*>self._symbols
+        cdef uint32_t i
+        for i in range(len(self._names), s.count):
+            self._names.append(PyUnicode_DecodeUTF8(s.names[i], s.sizes[i], NULL))
+
+    cdef uint32_t _id(self, str symbol) except? 0xFFFFFFFF:
+        cdef uint32_t symbol_id = _find(<symbols*>self._symbols, symbol)
+        if symbol_id == NO_SYMBOL:
+            raise KeyError(symbol)
+        return symbol_id
+
+    cdef int _channel(self, channel) except -1:
+        if channel not in self.channels:
+            raise ConfigError(f"unknown channel {channel!r}: use one of {', '.join(self.channels)}")
+        return self.channels.index(channel)
+
+    cdef bint row(self, uint32_t symbol_id, ff_row* out) noexcept nogil:
+        if symbol_id >= (<table*>self._table).count:
+            return False
+        table_copy(<table*>self._table, symbol_id, <row_t*>out)
+        return True
+
+    cdef bint fresh_row(self, uint32_t symbol_id, int64_t max_age_ns, int channel) noexcept nogil:
+        if symbol_id >= (<table*>self._table).count:
+            return False
+        return _fresh(<table*>self._table, <liveness*>self._liveness, symbol_id, max_age_ns, channel, self._clock.mono())
+
+
+cdef table_reader* _open_reader(PriceReader reader) except NULL:
+    if reader._reader == NULL:
+        raise ConfigError("this reader is closed")
+    return <table_reader*>reader._reader
+
+
+cdef class PriceReader:
+    """One consumer of a `PriceTable`: the newest row of every symbol that changed since it last read, each once."""
+
+    def __cinit__(self, PriceTable prices not None, max_age=None):
+        self._prices = prices
+        self._max_age_ns = -1 if max_age is None else _age_ns(max_age)
+        if max_age is not None and self._max_age_ns < 0:
+            raise ConfigError(f"max_age={max_age!r}: give seconds, at least 0, or None")
+        self._reader = calloc(1, sizeof(table_reader))
+        if self._reader == NULL or not table_attach(<table*>prices._table, <table_reader*>self._reader):
+            raise MemoryError
+
+    def __dealloc__(self):
+        self._release()
+
+    cdef void _release(self) noexcept:
+        if self._reader != NULL:
+            free((<table_reader*>self._reader).seen)
+            free(self._reader)
+            self._reader = NULL
+
+    def close(self):
+        """Release its memory. Idempotent."""
+        self._release()
+
+    @property
+    def ready(self):
+        """Has anything changed since the last read?"""
+        return self._reader != NULL and table_ready(<table*>self._prices._table, <table_reader*>self._reader)
+
+    def read(self):
+        """An owned array of PRICE_DTYPE, one row per changed symbol, `conflated` being what this reader skipped of it. Empty if nothing changed."""
+        cdef table_reader* c = _open_reader(self)
+        cdef table* t = <table*>self._prices._table
+        cdef uint64_t room = t.log_head - c.cursor
+        cdef object out
+        cdef uint32_t n
+        if room > t.count or c.sweep != NO_SYMBOL:
+            room = t.count
+        out = numpy.empty(room, PRICE_DTYPE)
+        n = self._into(out, room) if room else 0
+        return out if n == room else out[:n].copy()
+
+    def drain(self, out not None):
+        """Like `read`, into the caller's contiguous PRICE_DTYPE array; how many rows. Call again while it comes back full."""
+        _open_reader(self)
+        if out.dtype != PRICE_DTYPE or len(out) == 0:
+            raise ConfigError(f"drain needs a contiguous array of PRICE_DTYPE with room for a row, not {out.dtype} of {len(out)}")
+        return self._into(out, len(out))
+
+    def ledger(self):
+        """`received == delivered + conflated + dropped + pending`, each counted where it happens, in table updates."""
+        cdef table_reader* c = _open_reader(self)
+        cdef table* t = <table*>self._prices._table
+        return {"received": t.updates - c.attached, "delivered": c.delivered, "conflated": c.conflated, "dropped": c.dropped,
+                "pending": table_pending(t, c)}
+
+    cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF:
+        cdef Py_buffer view
+        cdef uint32_t n
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        n = self.next_rows(<ff_row*>view.buf, <uint32_t>room)
+        PyBuffer_Release(&view)
+        return n
+
+    cdef uint32_t next_rows(self, ff_row* out, uint32_t room) noexcept nogil:
+        cdef int64_t oldest = -0x7FFFFFFFFFFFFFFF
+        if self._reader == NULL:
+            return 0
+        if self._max_age_ns >= 0:
+            oldest = self._prices._clock.utc() - self._max_age_ns
+        return table_drain(<table*>self._prices._table, <table_reader*>self._reader, <row_t*>out, room, oldest)
+
+
+cdef class TickRing:
+    """Every tick in order, the oldest overwritten. `capacity` is rounded up to a power of two; a tick takes 64 bytes."""
+
+    def __cinit__(self, Py_ssize_t capacity=65536):
+        cdef uint64_t room = 1
+        if not 1 <= capacity <= 1 << 30:
+            raise ConfigError(f"ring capacity {capacity!r}: use 1 to 2**30 ticks")
+        while room < <uint64_t>capacity:
+            room *= 2
+        self._ring = calloc(1, sizeof(ring))
+        if self._ring == NULL or not ring_open(<ring*>self._ring, room):
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._ring != NULL:
+            ring_close(<ring*>self._ring)
+        free(self._ring)
+
+    @property
+    def capacity(self):
+        """How many ticks it holds."""
+        return (<ring*>self._ring).mask + 1
+
+    @property
+    def published(self):
+        """Ticks ever written. A decoder writes only while there is a reader."""
+        return (<ring*>self._ring).published
+
+    def publish(self, ticks not None):
+        """Append a contiguous array of TICK_DTYPE (or TICK_DTYPE_PLAIN)."""
+        cdef Py_buffer view
+        cdef Py_ssize_t i
+        PyObject_GetBuffer(ticks, &view, PyBUF_SIMPLE)
+        try:
+            if view.len % <Py_ssize_t>sizeof(tick_t):
+                raise ConfigError(f"{view.len} bytes are no whole number of ticks: publish an array of TICK_DTYPE")
+            for i in range(view.len // <Py_ssize_t>sizeof(tick_t)):
+                ring_publish(<ring*>self._ring, <tick_t*>view.buf + i)
+        finally:
+            PyBuffer_Release(&view)
+
+    def reader(self):
+        """A consumer of every tick from now on."""
+        return TickReader(self)
+
+
+cdef class TickReader:
+    """One consumer of a `TickRing`. What is overwritten before it is read is lost to it, and counted in `lost`."""
+
+    def __cinit__(self, TickRing owner not None):
+        self._owner = owner
+        self._reader = calloc(1, sizeof(ring_reader))
+        if self._reader == NULL:
+            raise MemoryError
+        ring_attach(<ring*>owner._ring, <ring_reader*>self._reader)
+        self._open = True
+
+    def __dealloc__(self):
+        self._detach()
+        free(self._reader)
+
+    cdef void _detach(self) noexcept:
+        if self._open:
+            self._open = False
+            (<ring*>self._owner._ring).readers -= 1
+
+    def close(self):
+        """Stop reading; with no reader left the decoder stops writing the ring. Idempotent."""
+        self._detach()
+
+    @property
+    def ready(self):
+        """Is there a tick to read?"""
+        return self._open and ring_pending(<ring*>self._owner._ring, <ring_reader*>self._reader) > 0
+
+    @property
+    def lost(self):
+        """Ticks overwritten before this reader came to them."""
+        cdef ring_reader* c = <ring_reader*>self._reader
+        return c.lapped + ring_unread(<ring*>self._owner._ring, c)
+
+    def read(self, max=None):
+        """An owned array of TICK_DTYPE with the next ticks in order, at most `max`. Empty if there is none."""
+        cdef ring_reader* c = <ring_reader*>self._reader
+        cdef uint64_t room = ring_pending(<ring*>self._owner._ring, c) if self._open else 0
+        cdef Py_buffer view
+        cdef uint64_t n
+        cdef object out
+        if max is not None and max < 0:
+            raise ConfigError(f"max={max!r}: give at least 0, or None for all")
+        if max is not None and max < room:
+            room = max
+        out = numpy.empty(room, TICK_DTYPE)
+        if room == 0:
+            return out
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        n = ring_read(<ring*>self._owner._ring, c, <tick_t*>view.buf, room)
+        PyBuffer_Release(&view)
+        return out if n == room else out[:n].copy()
+
+    def ledger(self):
+        """`received == delivered + conflated + dropped + pending`, in ticks; nothing is ever conflated here."""
+        cdef ring_reader* c = <ring_reader*>self._reader
+        cdef ring* r = <ring*>self._owner._ring
+        return {"received": r.published - c.attached, "delivered": c.delivered, "conflated": 0, "dropped": c.lapped + ring_unread(r, c),
+                "pending": ring_pending(r, c)}
+
+    cdef bint next_tick(self, ff_tick* out) noexcept nogil:
+        return self._open and ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
+
+
+cdef class Decoder:
+    """Frames in, prices and ticks out; no network. `schema` is a `fastfeed.schema.Schema`."""
+
+    def __cinit__(self, schema, *, ring_capacity=65536, max_symbols=65536, clock=None, **_):
+        cdef decoder* d
+        if not 1 <= max_symbols <= 1 << 24:
+            raise ConfigError(f"max_symbols={max_symbols!r}: use 1 to 2**24")
+        self._program = schema.program
+        self.schema = schema
+        self.clock = Clock() if clock is None else clock
+        self.ring = TickRing(ring_capacity)
+        self.prices = PriceTable(self._program, schema.channels, max_symbols, self.clock)
+        d = <decoder*>calloc(1, sizeof(decoder))
+        if d == NULL:
+            raise MemoryError
+        self._decoder = d
+        if not decoder_open(d, <program*>self._program._program, <symbols*>self.prices._symbols, <table*>self.prices._table,
+                            <ring*>self.ring._ring, <liveness*>self.prices._liveness):
+            raise MemoryError
+        d.simd = _kernel() != "scalar"
+
+    def __dealloc__(self):
+        if self._decoder != NULL:
+            decoder_close(<decoder*>self._decoder)
+        free(self._decoder)
+
+    def decode(self, payload, recv_ns=None):
+        """Decode one frame (any contiguous buffer); how many ticks it made. Never raises for what the frame holds: that is counted.
+
+        `recv_ns`: when it was received (UTC, ns), by default now.
+        """
+        cdef decoder* d = <decoder*>self._decoder
+        cdef uint64_t before = d.ticks
+        self._one(payload, self.clock.utc() if recv_ns is None else recv_ns, self.clock.mono())
+        return d.ticks - before
+
+    def decode_many(self, payloads, recv_ns=None):
+        """Decode frames that were received together; how many ticks they made."""
+        cdef decoder* d = <decoder*>self._decoder
+        cdef uint64_t before = d.ticks
+        cdef int64_t mono_ns = self.clock.mono()
+        cdef int64_t utc_ns = self.clock.utc() if recv_ns is None else recv_ns
+        for payload in payloads:
+            self._one(payload, utc_ns, mono_ns)
+        return d.ticks - before
+
+    def add_symbol(self, str symbol not None):
+        """Give a symbol its row before its first tick; its id. ConfigError if the table is full or the symbol empty."""
+        cdef _Name name = _Name()
+        cdef symbols* s = <symbols*>self.prices._symbols
+        cdef uint32_t known = s.count
+        cdef uint32_t symbol_id
+        name.set(symbol)
+        symbol_id = symbols_intern(s, name.text, name.size)
+        if symbol_id == NO_SYMBOL:
+            raise ConfigError(f"no row for symbol {symbol!r}: {'it is empty' if not symbol else f'all {s.limit} are taken, raise max_symbols'}")
+        if s.count != known:
+            table_add(<table*>self.prices._table, symbol_id)
+        return symbol_id
+
+    def connected(self, uint16_t source=0):
+        """A new connection begins: sequences that count per connection start anew."""
+        (<decoder*>self._decoder).connections[source % 256].known = False
+
+    def gaps(self, uint64_t since=0):
+        """The gaps found, oldest first, as a list of `Gap`: the newest 65,536. `since`: only those after the first so many."""
+        cdef decoder* d = <decoder*>self._decoder
+        cdef uint64_t i
+        cdef gap* g
+        cdef list found = []
+        if d.n_gaps > GAPS and since < d.n_gaps - GAPS:
+            since = d.n_gaps - GAPS
+        for i in range(since, d.n_gaps):
+            g = &d.gap_log[i % GAPS]
+            found.append(Gap(self.schema.channels[g.channel], self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
+        return found
+
+    def stats(self):
+        """The counters: `frames == data + control + unknown + malformed`, each frame in one of them; the rest counts what frames held."""
+        cdef decoder* d = <decoder*>self._decoder
+        return {"frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown, "malformed": d.malformed,
+                "messages": d.messages, "ticks": d.ticks, "gaps": d.n_gaps, "duplicates": d.duplicates, "resets": d.resets,
+                "refused_symbols": d.refused, "predicted": d.predicted}
+
+    def lag_quantiles(self, *quantiles):
+        """Event time to receipt in seconds, at each quantile (0 to 1), over all ticks that carry a time."""
+        cdef decoder* d = <decoder*>self._decoder
+        return tuple([histogram_quantile(&d.lag_us, q) / 1e6 for q in quantiles])
+
+    @property
+    def refused_symbol(self):
+        """The last symbol the full table had no row for (its first 64 bytes), or None."""
+        cdef decoder* d = <decoder*>self._decoder
+        return d.refused_name[:d.refused_size].decode("utf-8", "replace") if d.refused else None
+
+    cdef int _one(self, payload, int64_t recv_ns, int64_t mono_ns) except -1:
+        cdef Py_buffer view
+        if PyBytes_CheckExact(payload):
+            self.frame(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 0, recv_ns, mono_ns, 0)
+            return 0
+        if isinstance(payload, str):
+            raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
+        PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+        self.frame(<char*>view.buf, view.len, 0, recv_ns, mono_ns, 0)
+        PyBuffer_Release(&view)
+        return 0
+
+    cdef int frame(self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+        cdef decoder* d = <decoder*>self._decoder
+        cdef char after
+        cdef int verdict
+        cdef const char* copy
+        if readable >= FF_PADDING:
+            # in place: the byte behind the frame is lent to the NUL that ends every scan, then put back
+            after = payload[size]
+            payload[size] = 0
+            verdict = decoder_frame(d, payload, payload + size, recv_ns, mono_ns, source)
+            payload[size] = after
+            return verdict
+        copy = decoder_pad(d, payload, size) if size < 0x7FFFFFFF else NULL
+        if copy == NULL:
+            d.frames += 1
+            d.malformed += 1
+            return MALFORMED
+        return decoder_frame(d, copy, copy + size, recv_ns, mono_ns, source)
+
+    cdef list controls(self):
+        cdef json* j = &(<decoder*>self._decoder).json
+        cdef uint32_t i
+        return [PyBytes_FromStringAndSize(j.controls[i].start, j.controls[i].size) for i in range(j.n_controls)]
+
+
+def check(payload):
+    """Raise the `DecodeError` that says where and why a payload is malformed; None if it is not."""
+    cdef json* j = <json*>calloc(1, sizeof(json))
+    cdef program p
+    cdef bytes text = bytes(payload)
+    cdef bytes padded = text + b"\0" * FF_PADDING
+    cdef const char* start = PyBytes_AS_STRING(padded)
+    cdef schema_node root
+    cdef Py_ssize_t offset
+    cdef int verdict
+    if j == NULL:
+        raise MemoryError
+    memset(&p, 0, sizeof(program))
+    memset(&root, 0, sizeof(schema_node))
+    root.end = 1
+    p.nodes = &root
+    p.n_nodes = 1
+    p.envelope = NO_NODE
+    j.program = &p
+    verdict = json_frame(j, start, start + len(text), _kernel() != "scalar")
+    offset = 0 if j.fail == NULL else min(j.fail - start, len(text))
+    free(j.text)
+    free(j.fields)
+    free(j)
+    if verdict == MALFORMED:
+        raise DecodeError(offset, text[max(0, offset - 16):offset + 16])
+
+
+def kernels():
+    """The names of the kernels usable on this machine, the default first."""
+    cdef str best = FF_SIMD_NAME.decode()
+    return [best] if best == "scalar" else [best, "scalar"]
+
+
+cdef str _kernel():
+    """The kernel `FASTFEED_SIMD` asks for, by default the best."""
+    cdef list usable = kernels()
+    cdef str wanted = os.environ.get("FASTFEED_SIMD", "") or usable[0]
+    if wanted not in usable:
+        raise ConfigError(f"FASTFEED_SIMD={wanted!r}: use one of {', '.join(usable)}")
+    return wanted
+
+
+def layout():
+    """The C side of the records, for holding the dtypes to it: `{"tick": {field: offset, "size": bytes}, "row": {...}}`."""
+    return {"tick": _places(ff_tick_layout), "row": _places(ff_row_layout)}
+
+
+cdef dict _places(const ff_place* place):
+    cdef dict found = {}
+    while place.name != NULL:
+        found[place.name.decode()] = place.offset
+        place += 1
+    found["size"] = place.offset
+    return found

@@ -1,0 +1,326 @@
+"""A frame's way through the machine room: predicted or parsed to fields, then sequence, ring, table, liveness - and every count.
+
+Where all rooms meet. No Python, no clock: the caller says when. Every frame is counted in exactly one of data, control, unknown, malformed.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from histogram cimport histogram, histogram_record
+from json cimport (
+    CONTROL, DATA, MALFORMED, UNKNOWN, json, json_finish, json_frame, json_grow, json_learn, json_slot, json_text_reset,
+)
+from layout cimport FIELD_SEQ, LAYOUT_STEPS, ff_fields, layout, layout_run
+from liveness cimport liveness, liveness_touch
+from ring cimport ring, ring_publish
+from scan cimport FF_PADDING
+from schema cimport program, schema_message
+from sequence cimport (
+    DUPLICATE, GAP, IN_ORDER, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
+    sequence, sequence_check,
+)
+from symbols cimport NO_SYMBOL, symbols, symbols_intern
+from table cimport table, table_add, table_mark_put, table_put
+from tick cimport *
+
+
+cdef extern from "math.h" nogil:
+    double NAN
+
+cdef enum:
+    LAYOUTS = 4         # remembered at a time
+    CREDIT = 64         # frames a good record lets prediction fail in a row
+    SOURCES = 256       # connections whose own sequence is tracked
+    GAPS = 65536        # newest gaps kept
+    REFUSED_BYTES = 64  # of the name of the last symbol refused
+
+cdef struct gap:
+    uint32_t symbol_id
+    uint16_t channel
+    int64_t first       # first and last missing
+    int64_t last
+    int64_t recv_ns
+
+cdef struct decoder:
+    json json
+    const program* program
+    symbols* symbols          # these four belong to the handles that Python holds
+    table* table
+    ring* ring
+    liveness* liveness
+    sequence* sequences       # [symbol * streams + stream]
+    sequence connections[256]
+    layout layouts[4]         # most recently right first
+    uint32_t n_layouts
+    int32_t credit            # below zero, prediction rests for as many frames
+    json_slot* trace
+    char* scratch             # a padded copy of a frame that cannot be read in place
+    size_t scratch_size
+    gap* gap_log
+    uint64_t n_gaps
+    histogram lag_us          # event time to receipt
+    uint64_t frames
+    uint64_t data
+    uint64_t control
+    uint64_t unknown
+    uint64_t malformed
+    uint64_t messages
+    uint64_t ticks
+    uint64_t duplicates
+    uint64_t resets
+    uint64_t refused          # ticks of symbols the full table had no row for
+    uint64_t predicted
+    char refused_name[64]
+    uint32_t refused_size
+    bint simd
+
+
+cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t, ring* r, liveness* l) noexcept nogil:
+    memset(d, 0, sizeof(decoder))
+    d.program = p
+    d.json.program = p
+    d.symbols = s
+    d.table = t
+    d.ring = r
+    d.liveness = l
+    d.credit = CREDIT
+    d.sequences = <sequence*>calloc(<size_t>s.limit * p.n_streams, sizeof(sequence))
+    d.gap_log = <gap*>calloc(GAPS, sizeof(gap))
+    d.trace = <json_slot*>calloc(LAYOUT_STEPS, sizeof(json_slot))
+    return d.sequences != NULL and d.gap_log != NULL and d.trace != NULL
+
+
+cdef inline void decoder_close(decoder* d) noexcept nogil:
+    json_text_reset(&d.json)
+    free(d.json.text)
+    free(d.json.levels)
+    free(d.json.fields)
+    free(d.json.controls)
+    free(d.sequences)
+    free(d.gap_log)
+    free(d.trace)
+    free(d.scratch)
+
+
+cdef inline const char* decoder_pad(decoder* d, const char* p, size_t size) noexcept nogil:
+    """A copy of the frame with its NUL and padding behind it; NULL if memory is out. Valid until the next."""
+    cdef char* s = d.scratch
+    if size + FF_PADDING > d.scratch_size:
+        s = <char*>malloc(2 * size + FF_PADDING)
+        if s == NULL:
+            return NULL
+        free(d.scratch)
+        d.scratch = s
+        d.scratch_size = 2 * size + FF_PADDING
+    memcpy(s, p, size)
+    memset(s + size, 0, FF_PADDING)
+    return s
+
+
+cdef inline uint32_t decoder_symbol(decoder* d, const char* text, uint32_t size) noexcept nogil:
+    """The symbol's id, its row begun if it is new; NO_SYMBOL when it had to be refused, which is counted and its name kept."""
+    cdef uint32_t known = d.symbols.count
+    cdef uint32_t symbol_id = symbols_intern(d.symbols, text, size)
+    if symbol_id == NO_SYMBOL:
+        d.refused += 1
+        d.refused_size = size if size < REFUSED_BYTES else REFUSED_BYTES
+        memcpy(d.refused_name, text, d.refused_size)
+    elif d.symbols.count != known:
+        table_add(d.table, symbol_id)
+    return symbol_id
+
+
+cdef inline int decoder_sequence(decoder* d, const schema_message* m, const ff_fields* f, uint32_t symbol_id, uint16_t source,
+                                 int64_t recv_ns) noexcept nogil:
+    """Where this message stands in its stream; a gap is recorded."""
+    cdef uint8_t rule = m.rule
+    cdef sequence* s
+    cdef int64_t seq = f.integer[0]
+    cdef int64_t first = f.integer[1] if f.present >> (FIELD_SEQ + 1) & 1 else seq
+    cdef int64_t last, prev
+    cdef int verdict
+    cdef gap* g
+    if rule == SEQUENCE_TIME:
+        seq = f.event_ns
+        if seq == 0:
+            return IN_ORDER
+    elif rule == SEQUENCE_NONE or not (f.present >> FIELD_SEQ) & 1:
+        return IN_ORDER
+    if rule == SEQUENCE_CONNECTION:
+        s = &d.connections[source % SOURCES]
+    else:
+        s = &d.sequences[<size_t>symbol_id * d.program.n_streams + m.stream]
+    last = s.last
+    prev = f.integer[2] if f.present >> (FIELD_SEQ + 2) & 1 else last
+    verdict = sequence_check(s, rule, first, seq, prev)
+    if verdict == GAP:
+        g = &d.gap_log[d.n_gaps % GAPS]
+        d.n_gaps += 1
+        g.symbol_id = symbol_id
+        g.channel = m.channel
+        g.first = last + 1
+        g.last = prev if rule == SEQUENCE_LINKED else first - 1
+        g.recv_ns = recv_ns
+    elif verdict == DUPLICATE:
+        d.duplicates += 1
+    elif verdict == RESET:
+        d.resets += 1
+    return verdict
+
+
+cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
+    """One tick per level, bids then asks, the last of all marked."""
+    cdef uint32_t side, i, left = f.levels[0] + f.levels[1]
+    cdef const double* pair
+    cdef uint8_t flags = k.flags
+    d.ticks += left
+    if not d.ring.readers:
+        return
+    k.value[2] = k.value[3] = NAN
+    for side in range(2):
+        pair = d.json.levels + 2 * f.level[side]
+        for i in range(f.levels[side]):
+            left -= 1
+            k.flags = flags | (FF_SELL if side else 0) | (FF_LAST_LEVEL if left == 0 else 0)
+            k.value[0] = pair[0]
+            k.value[1] = pair[1]
+            pair += 2
+            ring_publish(d.ring, k)
+
+
+cdef inline void decoder_bar(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
+    """A bar is two ticks: its prices, then its volume."""
+    cdef uint32_t i
+    d.ticks += 2
+    if not d.ring.readers:
+        return
+    ring_publish(d.ring, k)
+    k.kind = FF_BAR_VOLUME
+    for i in range(4):
+        k.value[i] = f.number[4 + i] if f.present >> (4 + i) & 1 else NAN
+    ring_publish(d.ring, k)
+
+
+cdef inline void decoder_commit(decoder* d, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+    """Fields to ticks: sequence, ring, table, liveness."""
+    cdef const schema_message* m = &d.program.messages[f.message]
+    cdef ff_tick k
+    cdef uint32_t i
+    cdef int verdict
+    k.symbol_id = decoder_symbol(d, f.text[0], f.size[0])
+    if k.symbol_id == NO_SYMBOL:
+        return
+    verdict = decoder_sequence(d, m, f, k.symbol_id, source, recv_ns)
+    k.kind = m.kind
+    k.flags = m.flags
+    if verdict == GAP:
+        k.flags |= FF_AFTER_GAP
+    elif verdict == DUPLICATE:
+        k.flags |= FF_DUPLICATE
+    k.source = source
+    k.seq = f.integer[0] if f.present >> FIELD_SEQ & 1 else 0
+    k.event_ns = f.event_ns
+    k.recv_ns = recv_ns
+    if f.event_ns:
+        histogram_record(&d.lag_us, (recv_ns - f.event_ns) // 1000)
+    if verdict != DUPLICATE:
+        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, recv_ns - f.event_ns if f.event_ns else 0)
+    if k.kind == FF_LEVEL:
+        decoder_levels(d, f, &k)
+        return
+    if f.present & 15 == 15:
+        memcpy(k.value, f.number, sizeof(k.value))
+    else:
+        for i in range(4):
+            k.value[i] = f.number[i] if f.present >> i & 1 else NAN
+    if k.kind == FF_BAR:
+        decoder_bar(d, f, &k)
+        return
+    if f.sell:
+        k.flags |= FF_SELL
+    d.ticks += 1
+    if d.ring.readers:
+        ring_publish(d.ring, &k)
+    if verdict == DUPLICATE:
+        return
+    if k.kind == FF_MARK:
+        table_mark_put(d.table, &k, f.present, f.null)
+    else:
+        table_put(d.table, &k, f.present, f.null)
+
+
+cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
+    """Try the remembered layouts, the latest right one first; True leaves the message in `fields[0]`."""
+    cdef uint32_t i
+    cdef layout swap
+    cdef ff_fields* f
+    json_text_reset(&d.json)
+    if not json_grow(&d.json, <void**>&d.json.fields, &d.json.max_fields, 1, sizeof(ff_fields)):
+        return False
+    f = d.json.fields
+    for i in range(d.n_layouts):
+        if layout_run(&d.layouts[i], p, end, f, simd) and json_finish(&d.json, &d.program.messages[f.message], f, simd):
+            if i:
+                swap = d.layouts[i]
+                d.layouts[i] = d.layouts[0]
+                d.layouts[0] = swap
+            return True
+    return False
+
+
+cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
+    """The strict way, learning the frame's layout while prediction is worth it."""
+    cdef int verdict
+    cdef layout* l
+    d.json.trace = d.trace if d.credit >= 0 else NULL
+    verdict = json_frame(&d.json, p, end, simd)
+    if d.json.trace != NULL and verdict == DATA:
+        l = &d.layouts[d.n_layouts if d.n_layouts < LAYOUTS else LAYOUTS - 1]
+        if json_learn(&d.json, p, end, l):
+            d.n_layouts = d.n_layouts + 1 if d.n_layouts < LAYOUTS else LAYOUTS
+    return verdict
+
+
+cdef inline int decoder_frame_as(decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+                                 bint simd) noexcept nogil:
+    """One padded frame (scan.h) through everything; its verdict. Its control messages stay in `json.controls` until the next frame."""
+    cdef uint32_t i
+    cdef int verdict
+    d.frames += 1
+    if d.credit >= 0 and decoder_predict(d, p, end, simd):
+        d.credit = CREDIT
+        d.json.n_controls = 0
+        d.predicted += 1
+        d.data += 1
+        d.messages += 1
+        decoder_commit(d, d.json.fields, recv_ns, mono_ns, source)
+        return DATA
+    verdict = decoder_parse(d, p, end, simd)
+    if d.credit < 0:
+        d.credit += 1
+    elif d.n_layouts:
+        d.credit -= 1
+        if d.credit < 0:
+            d.credit = -16 * CREDIT
+    if verdict == MALFORMED:
+        d.json.n_controls = 0
+        d.malformed += 1
+        return MALFORMED
+    d.messages += d.json.messages
+    if verdict == DATA:
+        d.data += 1
+    elif verdict == CONTROL:
+        d.control += 1
+    else:
+        d.unknown += 1
+    for i in range(d.json.n_fields):
+        decoder_commit(d, d.json.fields + i, recv_ns, mono_ns, source)
+    return verdict
+
+
+cdef inline int decoder_frame(decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+    """The kernel is chosen here, once per frame."""
+    if d.simd:
+        return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, True)
+    return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, False)

@@ -1,0 +1,72 @@
+"""When each (symbol, channel) last arrived, on the monotonic clock, and how late it was by the provider's own time. Knows no prices.
+
+Only data touches it: heartbeats, acks, errors and repeats never make anything fresh.
+"""
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+
+cdef struct arrival:
+    int64_t mono_ns  # 0: never
+    int64_t lag_ns   # receipt minus event time, as the two clocks stand; 0 where the provider gives none
+
+cdef struct liveness:
+    arrival* arrivals   # [symbol * channels + channel]
+    uint32_t* required  # per symbol: channels that must be fresh, one bit each; 0: those that ever arrived
+    uint32_t channels
+    uint32_t priced     # channels that carry prices, one bit each
+    int64_t offset_ns   # what to take off every lag: this machine's clock minus the provider's
+
+
+cdef inline bint liveness_open(liveness* l, uint32_t symbols, uint32_t channels, uint32_t priced) noexcept nogil:
+    memset(l, 0, sizeof(liveness))
+    l.channels = channels
+    l.priced = priced
+    l.arrivals = <arrival*>calloc(<size_t>symbols * channels, sizeof(arrival))
+    l.required = <uint32_t*>calloc(symbols, sizeof(uint32_t))
+    return l.arrivals != NULL and l.required != NULL
+
+
+cdef inline void liveness_close(liveness* l) noexcept nogil:
+    free(l.arrivals)
+    free(l.required)
+
+
+cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
+    return &l.arrivals[<size_t>symbol_id * l.channels + channel]
+
+
+cdef inline void liveness_touch(liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns, int64_t lag_ns) noexcept nogil:
+    cdef arrival* a = liveness_at(l, symbol_id, channel)
+    a.mono_ns = mono_ns
+    a.lag_ns = lag_ns
+
+
+cdef inline int64_t liveness_age(const liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns) noexcept nogil:
+    """Age of the newest data in ns, what it was late included; -1 if there never was any."""
+    cdef const arrival* a = liveness_at(l, symbol_id, channel)
+    cdef int64_t late = a.lag_ns - l.offset_ns if a.lag_ns else 0
+    if a.mono_ns == 0:
+        return -1
+    return mono_ns - a.mono_ns + (late if late > 0 else 0)
+
+
+cdef inline int64_t liveness_oldest(const liveness* l, uint32_t symbol_id, int64_t mono_ns) noexcept nogil:
+    """The age of the least fresh channel that must be fresh; -1 if one of them (or every one) never arrived."""
+    cdef uint32_t wanted = l.required[symbol_id]
+    cdef bint all_of_them = wanted != 0
+    cdef int64_t age, oldest = -1
+    cdef uint32_t c
+    if not all_of_them:
+        wanted = l.priced
+    for c in range(l.channels):
+        if not (wanted >> c) & 1:
+            continue
+        age = liveness_age(l, symbol_id, c, mono_ns)
+        if age < 0 and all_of_them:
+            return -1
+        if age > oldest:
+            oldest = age
+    return oldest

@@ -1,0 +1,113 @@
+"""Symbol bytes to a dense id, for any UTF-8 of any length. Ids are given once, in order of appearance, and never taken back.
+
+One writer. Nothing is evicted: when the table is full a new symbol is refused, and refusing costs no more than finding.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from scan cimport scan_load8
+
+
+cdef enum:
+    NO_SYMBOL = 0xFFFFFFFF
+
+cdef struct symbol_entry:
+    uint64_t head   # the first eight bytes, zero padded
+    uint64_t tail   # the eight after them, mixed with all that follows
+    uint32_t size   # 0: free
+    uint32_t id
+
+cdef struct symbols:
+    symbol_entry* entries  # open addressing, at most half full
+    uint32_t mask
+    uint32_t count
+    uint32_t limit
+    char** names           # by id; bytes of the symbol
+    uint32_t* sizes
+
+
+cdef inline bint symbols_open(symbols* s, uint32_t limit) noexcept nogil:
+    cdef uint32_t room = 16
+    while room < 2 * limit:
+        room *= 2
+    memset(s, 0, sizeof(symbols))
+    s.mask = room - 1
+    s.limit = limit
+    s.entries = <symbol_entry*>calloc(room, sizeof(symbol_entry))
+    s.names = <char**>calloc(limit, sizeof(char*))
+    s.sizes = <uint32_t*>calloc(limit, sizeof(uint32_t))
+    return s.entries != NULL and s.names != NULL and s.sizes != NULL
+
+
+cdef inline void symbols_close(symbols* s) noexcept nogil:
+    cdef uint32_t i
+    for i in range(s.count):
+        free(s.names[i])
+    free(s.entries)
+    free(s.names)
+    free(s.sizes)
+
+
+cdef inline uint64_t symbols_key(symbol_entry* e, const char* text, uint32_t size) noexcept nogil:
+    """Fill the comparable part of an entry; the hash. `text` is padded (scan.h)."""
+    cdef uint32_t i
+    e.head = scan_load8(text)
+    e.tail = 0
+    e.size = size
+    if size < 8:
+        e.head &= (<uint64_t>1 << (8 * size)) - 1
+    elif size > 8:
+        e.tail = scan_load8(text + 8)
+        if size < 16:
+            e.tail &= (<uint64_t>1 << (8 * (size - 8))) - 1
+        for i in range(16, size):
+            e.tail = (e.tail ^ <unsigned char>text[i]) * <uint64_t>0x100000001B3
+    return (e.head ^ (e.tail * <uint64_t>0x9E3779B97F4A7C15) ^ size) * <uint64_t>0xD6E8FEB86659FD93
+
+
+cdef inline symbol_entry* symbols_slot(symbols* s, const char* text, uint32_t size) noexcept nogil:
+    """The entry of this symbol, or the free one where it would go."""
+    cdef symbol_entry want
+    cdef symbol_entry* e
+    cdef uint32_t i = <uint32_t>(symbols_key(&want, text, size) >> 32)
+    while True:
+        e = &s.entries[i & s.mask]
+        if e.size == 0:
+            return e
+        if e.head == want.head and e.tail == want.tail and e.size == size and (
+                size <= 16 or memcmp(s.names[e.id], text, size) == 0):
+            return e
+        i += 1
+
+
+cdef inline uint32_t symbols_find(symbols* s, const char* text, uint32_t size) noexcept nogil:
+    cdef symbol_entry* e
+    if size == 0:
+        return NO_SYMBOL
+    e = symbols_slot(s, text, size)
+    return e.id if e.size else NO_SYMBOL
+
+
+cdef inline uint32_t symbols_intern(symbols* s, const char* text, uint32_t size) noexcept nogil:
+    """The symbol's id, a new one if need be; NO_SYMBOL if it is empty, or the table full, or memory out."""
+    cdef symbol_entry* e
+    cdef char* name
+    if size == 0:
+        return NO_SYMBOL
+    e = symbols_slot(s, text, size)
+    if e.size:
+        return e.id
+    if s.count == s.limit:
+        return NO_SYMBOL
+    name = <char*>malloc(size)
+    if name == NULL:
+        return NO_SYMBOL
+    memcpy(name, text, size)
+    s.names[s.count] = name
+    s.sizes[s.count] = size
+    symbols_key(e, text, size)
+    e.id = s.count
+    s.count += 1
+    return e.id

@@ -1,0 +1,109 @@
+"""For Cython users: the compiled handles and their calls that need no Python. Unstable between minor versions; compile against the one you run.
+
+    from fastfeed._core cimport PriceTable, TickReader, ff_row, ff_tick
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "fastfeed.h" nogil:
+    enum:
+        FF_QUOTE, FF_TRADE, FF_LEVEL, FF_MARK, FF_BAR, FF_BAR_VOLUME
+    enum:
+        FF_SNAPSHOT, FF_LAST_LEVEL, FF_AFTER_GAP, FF_DUPLICATE, FF_NOT_LAST, FF_SELL
+    ctypedef struct ff_tick:
+        uint32_t symbol_id
+        uint8_t kind
+        uint8_t flags
+        uint16_t source
+        int64_t seq
+        int64_t event_ns
+        int64_t recv_ns
+        double value[4]
+    ctypedef struct ff_row:
+        uint32_t symbol_id
+        uint8_t status
+        uint8_t flags
+        uint32_t version
+        uint32_t conflated
+        double bid
+        double bid_size
+        double ask
+        double ask_size
+        double last
+        double last_size
+        int64_t event_ns
+        int64_t recv_ns
+        int64_t seq
+        uint64_t updates
+        int64_t quote_seq
+        int64_t quote_event_ns
+        int64_t trade_seq
+        int64_t trade_event_ns
+
+
+cdef class Clock:
+    cdef bint is_manual
+    cdef int64_t manual_mono_ns
+    cdef int64_t manual_utc_ns
+    cdef int64_t mono(self) noexcept nogil
+    cdef int64_t utc(self) noexcept nogil
+
+
+cdef class Program:
+    cdef void* _program
+    cdef list _kept
+    cdef readonly uint32_t priced
+
+
+cdef class PriceTable:
+    cdef void* _table
+    cdef void* _symbols
+    cdef void* _liveness
+    cdef Clock _clock
+    cdef readonly tuple channels
+    cdef object _array
+    cdef list _names
+    cdef uint32_t _id(self, str symbol) except? 0xFFFFFFFF
+    cdef int _channel(self, channel) except -1
+    # One torn-free row, from any thread; False if there is no such symbol.
+    cdef bint row(self, uint32_t symbol_id, ff_row* out) noexcept nogil
+    # May this symbol's price be acted on now? max_age_ns in nanoseconds; channel -1: every required one.
+    cdef bint fresh_row(self, uint32_t symbol_id, int64_t max_age_ns, int channel) noexcept nogil
+
+
+cdef class PriceReader:
+    cdef void* _reader
+    cdef PriceTable _prices
+    cdef int64_t _max_age_ns
+    cdef void _release(self) noexcept
+    cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF
+    # Up to `room` changed rows into `out`; how many.
+    cdef uint32_t next_rows(self, ff_row* out, uint32_t room) noexcept nogil
+
+
+cdef class TickRing:
+    cdef void* _ring
+
+
+cdef class TickReader:
+    cdef void* _reader
+    cdef TickRing _owner
+    cdef bint _open
+    cdef void _detach(self) noexcept
+    # The next tick, in order; False if there is none yet.
+    cdef bint next_tick(self, ff_tick* out) noexcept nogil
+
+
+cdef class Decoder:
+    cdef void* _decoder
+    cdef Program _program
+    cdef readonly PriceTable prices
+    cdef readonly TickRing ring
+    cdef readonly Clock clock
+    cdef readonly object schema
+    cdef int _one(self, payload, int64_t recv_ns, int64_t mono_ns) except -1
+    # Decode one frame. `readable` bytes after it may be read and, for the call, written; its verdict: 0 unknown, 1 control, 2 data, 3 malformed.
+    cdef int frame(self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil
+    # The control messages of the frame just decoded, as bytes.
+    cdef list controls(self)

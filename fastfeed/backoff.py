@@ -1,0 +1,70 @@
+"""How long to wait before dialling again: pure arithmetic over the number of failures.
+
+It refuses to sleep, to draw random numbers and to read a clock; whoever asks brings them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from fastfeed.errors import ConfigError
+
+# 2**64 seconds outlast any cap; a larger exponent would only overflow the float.
+_MAX_EXPONENT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Exponential backoff with proportional jitter, in seconds.
+
+    The n-th failure in a row (from 0) waits `base * 2**n`, spread over +-`jitter` of itself, never more than `cap`. The
+    count starts again only once a connection has lived for `stable_after` **and** delivered data: a server that accepts
+    and drops is never redialled in a tight loop. `max_retries` is the number of redials allowed in a row whatever the
+    failure; None leaves each class of failure its own budget (`fastfeed.session.BUDGETS`).
+
+    Raises:
+        ConfigError: for a combination that cannot work.
+    """
+
+    base: float = 0.5
+    cap: float = 30.0
+    jitter: float = 0.3
+    max_retries: int | None = None
+    stable_after: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.base) and self.base > 0):
+            raise ConfigError(f"Backoff(base={self.base!r}): must be a number of seconds above 0")
+        if not (math.isfinite(self.cap) and self.cap >= self.base):
+            raise ConfigError(f"Backoff(cap={self.cap!r}): must be a number of seconds, at least base={self.base!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigError(f"Backoff(jitter={self.jitter!r}): must be between 0 and 1")
+        if self.max_retries is not None and self.max_retries < 0:
+            raise ConfigError(f"Backoff(max_retries={self.max_retries!r}): must be 0 or more, or None")
+        if not (math.isfinite(self.stable_after) and self.stable_after >= 0):
+            raise ConfigError(f"Backoff(stable_after={self.stable_after!r}): must be a number of seconds, 0 or more")
+
+    def delay(self, failures: int, random: float) -> float:
+        """Seconds to wait after `failures` earlier failures in a row; `random` is uniform in [0, 1)."""
+        middle = min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
+        return min(self.cap, middle * (1 + self.jitter * (2 * random - 1)))
+
+
+def retry_after(value: str, utc: float) -> float | None:
+    """Seconds from `utc` (epoch seconds) that a Retry-After header asks for, or None if it cannot be read.
+
+    Source: RFC 9110 10.2.3, delay in seconds or an HTTP date.
+    """
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - utc)

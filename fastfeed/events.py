@@ -1,0 +1,145 @@
+"""What a feed tells whoever reads `feed.events()`: frozen records, one class per kind of news.
+
+Nothing here acts, and nothing here ever carries a credential. `connection` names one socket of the feed ("/stream#0").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from fastfeed import records
+    from fastfeed.subscriptions import Subscription
+
+
+@dataclass(frozen=True)
+class Event:
+    """The base of all events. `level` is how loudly a log should say it, as in the standard library's `logging`."""
+
+    level: ClassVar[int] = 20
+
+
+@dataclass(frozen=True)
+class Connected(Event):
+    """The WebSocket handshake succeeded; subscriptions follow."""
+
+    connection: str
+
+
+@dataclass(frozen=True)
+class Disconnected(Event):
+    """An open connection is gone: the close `code` and `reason` (1006: no CLOSE frame came), and what it means."""
+
+    level = 30
+    connection: str
+    code: int
+    reason: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Reconnecting(Event):
+    """The next dial, number `attempt` in a row, follows in `delay` seconds."""
+
+    level = 30
+    connection: str
+    attempt: int
+    delay: float
+    cause: str
+
+
+@dataclass(frozen=True)
+class Restored(Event):
+    """Data flows again `duration` seconds after the loss; `missing` are the subscriptions that are still silent."""
+
+    duration: float
+    missing: tuple[Subscription, ...]
+    connection: str = ""
+
+
+@dataclass(frozen=True)
+class Rejected(Event):
+    """The server refused a subscription; it is not asked for again."""
+
+    level = 30
+    subscription: Subscription
+    reason: str
+
+
+@dataclass(frozen=True)
+class RateLimited(Event):
+    """The server told us to slow down; no dial for `retry_after` seconds."""
+
+    level = 30
+    connection: str
+    retry_after: float
+
+
+@dataclass(frozen=True)
+class AuthFailed(Event):
+    """The server does not accept who we are. Never retried blindly."""
+
+    level = 40
+    connection: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GaveUp(Event):
+    """Terminal: the budget of redials is spent."""
+
+    level = 40
+    connection: str
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Stale(Event):
+    """Prices of `symbols` on `channel` may not be acted on, because of `cause`."""
+
+    symbols: tuple[str, ...]
+    channel: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Fresh(Event):
+    """Prices of `symbols` on `channel` may be acted on again."""
+
+    symbols: tuple[str, ...]
+    channel: str
+
+
+@dataclass(frozen=True)
+class Gap(Event):
+    """Messages are missing: `gap` says which stream, symbol, sequence numbers, when and why."""
+
+    level = 10
+    gap: records.Gap
+
+
+@dataclass(frozen=True)
+class CallbackFailed(Event):
+    """The `on_batch` callback `name` raised `error` ("ValueError: ..."); the feed goes on."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True)
+class EventsLost(Event):
+    """This event stream was read too slowly: `lost` older events were thrown away at this point."""
+
+    lost: int
+
+
+@dataclass(frozen=True)
+class Alert(Event):
+    """Something a person should look at: `cause` says what, `hint` what to do."""
+
+    level = 30
+    severity: Literal["info", "warning", "error"]
+    cause: str
+    hint: str = ""

@@ -1,0 +1,580 @@
+"""The public face of live data: what is wanted, who reads it, and how it stands.
+
+It spreads subscriptions over connections, wakes the readers once per socket read and adds up what the connections say.
+It decides nothing that a session can decide, and touches no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import random
+import ssl as tls
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastfeed import providers
+from fastfeed._core import Clock, PriceTable
+from fastfeed.backoff import Backoff
+from fastfeed.connection import Connection, Endpoint
+from fastfeed.decoder import Decoder
+from fastfeed.errors import ConfigError, ConnectError, GaveUp, HandshakeError, StaleError, SubscriptionRejected
+from fastfeed.events import Alert, CallbackFailed, Event
+from fastfeed.events import Gap as GapFound
+from fastfeed.heartbeat import Heartbeat
+from fastfeed.providers import Provider
+from fastfeed.records import Gap, Status
+from fastfeed.session import Session, Start, State, Stop, Subscribe, Unsubscribe
+from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Ledger, Records, Stream, Ticks
+from fastfeed.subscriptions import Stage, Subscription, spread
+
+_LOG = logging.getLogger("fastfeed")
+
+S = TypeVar("S", bound=Stream[Any])
+
+_SWEEP = 0.1  # seconds between looks at gaps and at what has begun to deliver
+
+
+class Feed:
+    """Live market data of one provider: `async with Feed("binance-usdm", ["BTCUSDT"], channels=["quote"]) as feed`.
+
+    Args:
+        provider: a name (`fastfeed.providers.names()`) or a Provider of your own.
+        symbols: what to subscribe to, each on every one of `channels`; a Subscription stands for itself.
+        channels: the provider's channel names.
+        url: replaces scheme, host and port ("ws://127.0.0.1:9000"); the provider's paths are kept.
+        api_key, credentials: secrets, if the provider wants any; else its environment variable is read.
+        ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
+        connect_timeout: seconds for every subscription to be acked or rejected; entering raises after that.
+        close_timeout: seconds `close()` waits for the other end.
+        receive_buffer: bytes of the socket's receive buffer (SO_RCVBUF), about rate times round trip.
+        max_message: bytes of the longest message taken; a longer one closes the connection.
+        clock, rng: where time and jitter come from (`fastfeed.Clock`, `random.Random`).
+
+    Raises:
+        ConfigError: for anything that cannot work, before any network.
+    """
+
+    def __init__(
+        self,
+        provider: str | Provider,
+        symbols: Iterable[str | Subscription],
+        *,
+        channels: Iterable[str] = ("quote",),
+        url: str | None = None,
+        api_key: str | None = None,
+        credentials: Mapping[str, str] | None = None,
+        ssl: tls.SSLContext | None = None,
+        heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
+        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+        connect_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        receive_buffer: int = 1 << 20,
+        max_message: int = 10 << 20,
+        ring_capacity: int = 65536,
+        max_symbols: int = 65536,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.provider = providers.provider(provider)
+        self._channels = _names("channels", channels)
+        wishes = self._wishes(symbols, self._channels)
+        if not wishes:
+            raise ConfigError("symbols is empty: name at least one symbol or Subscription")
+        _expect("heartbeat", heartbeat, Heartbeat)
+        _expect("backoff", backoff, Backoff)
+        if ssl is not None:
+            _expect("ssl", ssl, tls.SSLContext)
+        for name, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
+            if not (math.isfinite(seconds) and seconds > 0):
+                raise ConfigError(f"{name}={seconds!r}: must be a number of seconds above 0")
+        for name, size in (("receive_buffer", receive_buffer), ("max_message", max_message)):
+            if not 4096 <= size < 1 << 31:
+                raise ConfigError(f"{name}={size!r}: must be a number of bytes from 4096 to 2 GiB")
+        self._endpoint = Endpoint(
+            self.provider,
+            url=url,
+            tls=ssl,
+            api_key=api_key,
+            credentials=credentials,
+            receive_buffer=receive_buffer,
+            max_message=max_message,
+        )
+        self._heartbeat = heartbeat
+        self._backoff = backoff
+        self._connect_timeout = connect_timeout
+        self._close_timeout = close_timeout
+        self._clock = clock if clock is not None else Clock()
+        self._rng = rng if rng is not None else random.Random()
+
+        self.decoder = Decoder(
+            self.provider, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=self._clock
+        )
+        self._connections: list[Connection] = []
+        self._connections_made = 0
+        self._wanted: dict[str, dict[Subscription, bool]] = {}  # by symbol; True once it delivers
+        self._callbacks: list[BatchCallback] = []
+        self._streams: weakref.WeakValueDictionary[str, Stream[Any]] = weakref.WeakValueDictionary()
+        self._names_made = 0
+        self._data = Bell()  # rung at the end of each socket read that made ticks
+        self._changed = Bell()  # rung when a session has done something
+        self._ending = Ending()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._entered = False
+        self._up = False  # every subscription has once been acked or rejected
+        self._gaps_told = 0
+        self._refused_told = 0
+        self._counted = {"bytes": 0, "pings_answered": 0, "dials": 0, "reconnects": 0, "callbacks_failed": 0}
+        self._add(wishes)
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def prices(self) -> PriceTable:
+        """The newest row of every symbol: live, zero-copy, read-only views. Survives redials."""
+        return self.decoder.prices
+
+    def gaps(self) -> Sequence[Gap]:
+        """The newest gaps, oldest first: a sequence of Gap."""
+        return self.decoder.gaps()
+
+    def batches(self, *, window: float = 0.0, max_age: float | None = None, name: str | None = None) -> Batches:
+        """Conflated batches, each an owned array of PRICE_DTYPE: the newest row of every symbol that changed.
+
+        `window=0` delivers at the end of each socket read, otherwise at most every `window` seconds. Rows older than
+        `max_age` seconds when they would be delivered are dropped and counted.
+        """
+        if not (math.isfinite(window) and window >= 0):
+            raise ConfigError(f"window={window!r}: must be a number of seconds, 0 or more")
+        reader = self.prices.reader(max_age=_age(max_age))
+        return self._keep(Batches(self._name("batches", name), self._data, self._ending, reader, window))
+
+    def ticks(self, *, name: str | None = None) -> Ticks:
+        """Every tick in order, in owned arrays of TICK_DTYPE. A reader that is lapped loses the oldest, counted."""
+        return self._keep(Ticks(self._name("ticks", name), self._data, self._ending, self.decoder.ring.reader()))
+
+    def events(self, *, name: str | None = None) -> Events:
+        """What happens to the feed from now on: the types of `fastfeed.events`."""
+        return self._keep(Events(self._name("events", name), self._ending))
+
+    def on_batch(
+        self, callback: Callable[[Records], Any], *, max_age: float | None = None, name: str | None = None
+    ) -> BatchCallback:
+        """Call `callback(rows)` in the socket read, synchronously; `rows` is valid only until it returns.
+
+        An exception in it is caught, counted and told as CallbackFailed. `.cancel()` on what is returned ends it.
+        """
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise ConfigError(f"on_batch takes a plain function, not {callback!r}: use batches() to await")
+        handle = BatchCallback(
+            self._name("on_batch", name), callback, self.prices.reader(max_age=_age(max_age)), self._callback_failed
+        )
+        self._callbacks.append(handle)
+        return handle
+
+    def _name(self, kind: str, name: str | None) -> str:
+        self._callbacks = [callback for callback in self._callbacks if not callback.cancelled]
+        taken = {*self._streams, *(callback.name for callback in self._callbacks)}
+        if name is None:
+            self._names_made += 1
+            return f"{kind}-{self._names_made}"
+        if name in taken:
+            raise ConfigError(f"name={name!r} is taken by another consumer of this feed: {', '.join(sorted(taken))}")
+        return name
+
+    def _keep(self, stream: S) -> S:
+        self._streams[stream.name] = stream
+        return stream
+
+    # What is wanted ------------------------------------------------------------------------------------------------
+
+    def subscribe(self, symbols: Iterable[str | Subscription], *, channels: Iterable[str] | None = None) -> None:
+        """Wish for more, on `channels` or those of the feed. While disconnected it is recorded and sent on return.
+
+        Raises:
+            ConfigError: for what the provider does not have, or when the table is full.
+        """
+        self._check_open()
+        self._add(self._wishes(symbols, self._channels if channels is None else _names("channels", channels)))
+
+    def unsubscribe(self, symbols: Iterable[str | Subscription], *, channels: Iterable[str] | None = None) -> None:
+        """Wish for less: of a symbol, `channels` or all it is subscribed to. Its row stays and is CLOSED."""
+        self._check_open()
+        dropped = []
+        for item in _items("symbols", symbols):
+            if isinstance(item, Subscription) or channels is not None:
+                dropped += self._wishes([item], () if channels is None else _names("channels", channels))
+            else:
+                symbol = self.provider.subscription(item, next(iter(self.provider.channels))).symbol
+                dropped += list(self._wanted.get(symbol, {})) or [Subscription(symbol, "any channel")]
+        for subscription in dropped:
+            if subscription not in self._wanted.get(subscription.symbol, {}):
+                raise ConfigError(f"not subscribed: {subscription!r}")
+        for symbol in dict.fromkeys(subscription.symbol for subscription in dropped):
+            for subscription in dropped:
+                self._wanted[symbol].pop(subscription, None)
+            if self._wanted[symbol]:
+                self._require(symbol)
+            else:
+                del self._wanted[symbol]
+                self.prices.set_status(symbol, Status.CLOSED)
+        for connection in list(self._connections):
+            book = connection.session.book
+            if mine := tuple(subscription for subscription in dropped if subscription in book):
+                connection.handle(Unsubscribe(mine))
+            if not book:
+                connection.handle(Stop())
+                self._connections.remove(connection)
+                for name, count in connection.counters().items():
+                    self._counted[name] += count
+
+    @property
+    def subscriptions(self) -> dict[Subscription, str]:
+        """Every subscription and how far it has come: wanted, requested, acked, live or rejected."""
+        return {record.subscription: record.stage.value for session in self._sessions for record in session.book}
+
+    def _wishes(self, symbols: Iterable[str | Subscription], channels: Iterable[str]) -> list[Subscription]:
+        wishes: dict[Subscription, None] = {}
+        for item in _items("symbols", symbols):
+            if isinstance(item, Subscription):
+                wishes[self.provider.subscription(item)] = None
+            elif isinstance(item, str):
+                for channel in channels:
+                    wishes[self.provider.subscription(item, channel)] = None
+            else:
+                raise ConfigError(f"symbols holds {item!r}: write symbols as str, or Subscription objects")
+        return list(wishes)
+
+    def _add(self, wishes: Iterable[Subscription]) -> None:
+        by_path: dict[str, list[Subscription]] = {}
+        for wish in wishes:
+            if wish in self._wanted.get(wish.symbol, {}):
+                continue
+            self.decoder.add_symbol(wish.symbol)
+            self._wanted.setdefault(wish.symbol, {})[wish] = False
+            self._require(wish.symbol)
+            by_path.setdefault(self.provider.channels[wish.channel].path, []).append(wish)
+        limit = self.provider.limits.streams_per_connection
+        for path, wanted in by_path.items():
+            for connection in self._connections:
+                if connection.path == path:
+                    room = len(wanted) if limit is None else max(0, limit - len(connection.session.book))
+                    self._carry(connection, wanted[:room])
+                    wanted = wanted[room:]
+            for part in spread(wanted, limit):
+                self._carry(self._connect(path), part)
+
+    def _connect(self, path: str) -> Connection:
+        number = self._connections_made
+        self._connections_made += 1
+        session = Session(
+            f"{path}#{number}",
+            self._endpoint.host,
+            dialect=self.provider.dialect,
+            limits=self.provider.limits,
+            backoff=self._backoff,
+            heartbeat=self._heartbeat,
+            random=self._rng.random,
+            pongs_promised=self.provider.pongs_promised,
+        )
+        connection = Connection(self, session, self._endpoint, path, number, self.decoder, self._clock)
+        self._connections.append(connection)
+        return connection
+
+    def _carry(self, connection: Connection, wishes: Iterable[Subscription]) -> None:
+        connection.handle(Subscribe(tuple((wish, self.provider.topic(wish)) for wish in wishes)))
+        if self._entered:
+            connection.handle(Start())
+
+    def _require(self, symbol: str) -> None:
+        """Freshness vouches for the price channels of the symbol, or for whatever it has if none carries a price."""
+        wanted = list(dict.fromkeys(subscription.channel for subscription in self._wanted[symbol]))
+        self.prices.require(symbol, [c for c in wanted if self.provider.channels[c].prices] or wanted)
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise ConfigError("a feed is entered once: make a new Feed")
+        self._entered = True
+        for connection in list(self._connections):
+            connection.handle(Start())
+        self._sweep()
+        give_up_at = self._now() + self._connect_timeout
+        try:
+            await self._until(lambda: self._settled(give_up_at), self._connect_timeout)
+        except TimeoutError:
+            error = next((session.error for session in self._sessions if session.error is not None), None)
+            if error is None:
+                waiting = sum(len(session.book.at(Stage.WANTED, Stage.REQUESTED)) for session in self._sessions)
+                cause = f"{waiting} of {len(self.subscriptions)} subscriptions not acked in {self._connect_timeout:g} s"
+                error = ConnectError(self._endpoint.host, cause)
+            await self.close()
+            raise error from None
+        except BaseException:
+            await self.close()
+            raise
+        self._up = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Unsubscribe from everything by closing the connections, and end all streams. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def wait_live(
+        self,
+        symbols: Iterable[str] | None = None,
+        *,
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> None:
+        """Return once every subscription of `symbols` (None: of all) delivers.
+
+        Raises:
+            StaleError: some do not within `timeout` seconds; it names them.
+            SubscriptionRejected: one of them was rejected by the server.
+            GaveUp: the feed failed.
+        """
+        names = None if symbols is None else [self._subscribed(symbol) for symbol in _items("symbols", symbols)]
+        try:
+            await self._until(lambda: self._live(names), timeout)
+        except TimeoutError:
+            silent = [symbol for symbol in (names or self._wanted) if not all(self._wanted.get(symbol, {}).values())]
+            raise StaleError(silent, f"no data within {timeout:g} s") from None
+
+    @property
+    def state(self) -> str:
+        """CONNECTING, LIVE, RECOVERING, WAITING, CLOSED or FAILED."""
+        if self._ending.failure is not None:
+            return "FAILED"
+        if self._closing is not None:
+            return "CLOSED"
+        if not self._up:
+            return "CONNECTING"
+        if any(session.state is State.WAITING for session in self._sessions):
+            return "WAITING"
+        if any(session.state is not State.OPEN or session.restoring for session in self._sessions):
+            return "RECOVERING"
+        return "LIVE"
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and percentiles: the decoder's, and
+
+        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`; `rtt_ms` over the latest pings and
+        `lag_ms` (receive minus event time) over the newest row of each symbol, as p50, p90, p99, max and count; and
+        `consumers`: name -> ledger (received == delivered + conflated + dropped + pending).
+        """
+        stats: dict[str, Any] = dict(self.decoder.stats())
+        stats.update(self._counted)
+        for connection in self._connections:
+            for name, count in connection.counters().items():
+                stats[name] += count
+        stats["connections"] = sum(session.state is State.OPEN for session in self._sessions)
+        trips = [trip for session in self._sessions for trip in session.pulse.round_trips]
+        stats["rtt_ms"] = _percentiles(np.array(trips) * 1e3)
+        stats["lag_ms"] = _percentiles(self._lags_ms())
+        consumers: dict[str, Ledger] = {stream.name: stream.ledger() for stream in list(self._streams.values())}
+        consumers.update((callback.name, callback.ledger()) for callback in self._callbacks if not callback.cancelled)
+        stats["consumers"] = consumers
+        return stats
+
+    def __repr__(self) -> str:
+        live = sum(all(wanted.values()) for wanted in self._wanted.values())
+        stale = int(np.count_nonzero(self.prices.array["status"] > Status.QUIET))
+        lag = _percentiles(self._lags_ms())
+        shown = f"lag p50 {lag['p50']:.1f} ms" if lag["count"] else "lag unknown"
+        return (
+            f"<Feed {self.provider.name} {self.state} symbols {live}/{len(self._wanted)} live, {stale} stale, "
+            f"{self.decoder.stats()['gaps']} gaps, {shown}>"
+        )
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._clock.mono_ns() / 1e9
+
+    @property
+    def _sessions(self) -> list[Session]:
+        return [connection.session for connection in self._connections]
+
+    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+        """Return once `reached()`, which is asked again whenever a session has done something. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not reached():
+                await self._changed.wait()
+
+    def _settled(self, give_up_at: float) -> bool:
+        """Every subscription is acked or rejected. Raises the error that makes waiting for that useless."""
+        for session in self._sessions:
+            error = session.error
+            if error is None:
+                continue
+            limited = isinstance(error, HandshakeError) and error.status in (418, 429)
+            too_late = limited and (session.deadline() or 0.0) > give_up_at
+            if session.failure is not None or not error.retryable or too_late:
+                raise error
+        return all(session.state is State.OPEN and session.book.settled for session in self._sessions)
+
+    def _live(self, symbols: list[str] | None) -> bool:
+        self._ending.check()
+        if self._ending.reached:
+            raise ConfigError("the feed is closed")
+        wanted = self._wanted if symbols is None else {symbol: self._wanted.get(symbol, {}) for symbol in symbols}
+        for session in self._sessions:
+            for record in session.book.at(Stage.REJECTED):
+                if record.subscription in wanted.get(record.subscription.symbol, {}):
+                    raise SubscriptionRejected(record.subscription.symbol, record.reason)
+        return all(all(delivers.values()) for delivers in wanted.values())
+
+    def _subscribed(self, symbol: str) -> str:
+        found = self.provider.subscription(symbol, next(iter(self.provider.channels))).symbol
+        if found not in self._wanted:
+            raise ConfigError(f"not subscribed to {symbol!r}; symbols are {', '.join(list(self._wanted)[:20])}")
+        return found
+
+    def _check_open(self) -> None:
+        if self._closing is not None or self._ending.reached:
+            raise ConfigError("the feed is closed")
+
+    def _lags_ms(self) -> npt.NDArray[np.float64]:
+        rows = self.prices.array
+        rows = rows[rows["event_ns"] > 0]
+        lags: npt.NDArray[np.float64] = (rows["recv_ns"] - rows["event_ns"]) / 1e6
+        return lags
+
+    def _sweep(self) -> None:
+        """Look, ten times a second, at what needs no attention in the read."""
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+        for connection in list(self._connections):
+            connection.find_live()
+        counts = self.decoder.stats()
+        if fresh := counts["gaps"] - self._gaps_told:
+            self._gaps_told = counts["gaps"]
+            for gap in list(self.decoder.gaps())[-fresh:]:
+                self._tell_gap(gap)
+        if counts["refused_symbols"] > self._refused_told:
+            refused = counts["refused_symbols"] - self._refused_told
+            self._refused_told = counts["refused_symbols"]
+            self.on_event(Alert("warning", f"{refused} ticks of unlisted symbols refused", "raise max_symbols="))
+
+    def _tell_gap(self, gap: Gap) -> None:
+        self.on_event(GapFound(gap))
+        if self.provider.channels[gap.stream].prices:
+            # Every quote and trade is the whole newest value, so the one that showed the gap has also mended the row.
+            self.prices.repaired(gap.symbol)
+
+    def _callback_failed(self, callback: BatchCallback, error: Exception) -> None:
+        self._counted["callbacks_failed"] += 1
+        if callback.failed == 1:
+            _LOG.error("on_batch callback %s failed", callback.name, exc_info=error)
+        self.on_event(CallbackFailed(callback.name, f"{type(error).__name__}: {error}"))
+
+    # Told by the connections ---------------------------------------------------------------------------------------
+
+    def on_ticks(self) -> None:
+        for callback in self._callbacks:
+            callback.run()
+        self._data.ring()
+
+    def on_event(self, event: Event) -> None:
+        _LOG.log(event.level, "%s: %s", self.provider.name, event)
+        for stream in list(self._streams.values()):
+            if isinstance(stream, Events) and not stream.closed:
+                stream.push(event)
+
+    def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
+        for subscription in subscriptions:
+            self._wanted[subscription.symbol][subscription] = False
+            self.prices.set_status(subscription.symbol, Status.RECOVERING)
+
+    def on_delivered(self, subscriptions: Iterable[Subscription]) -> None:
+        for subscription in subscriptions:
+            wanted = self._wanted[subscription.symbol]
+            wanted[subscription] = True
+            if all(wanted.values()):
+                self.prices.set_status(subscription.symbol, Status.LIVE)
+
+    def on_change(self, connection: Connection) -> None:
+        failure = connection.session.failure
+        if failure is not None and not self._ending.reached:
+            self._end(failure)
+            for other in self._connections:
+                other.handle(Stop())
+        self._changed.ring()
+
+    # The end -------------------------------------------------------------------------------------------------------
+
+    def _end(self, failure: GaveUp | None = None) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for symbol in self._wanted:
+            self.prices.set_status(symbol, Status.CLOSED)
+        self._ending.reach(failure)
+        self._data.ring()
+        self._changed.ring()
+        for stream in list(self._streams.values()):
+            if isinstance(stream, Events):
+                stream.end()
+
+    async def _close(self) -> None:
+        for connection in self._connections:
+            connection.handle(Stop())
+        self._end()
+        with suppress(TimeoutError):
+            await self._until(lambda: all(connection.gone for connection in self._connections), self._close_timeout)
+        for connection in self._connections:
+            connection.abort()
+        for callback in self._callbacks:
+            callback.cancel()
+
+
+def _items(what: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, str | Subscription):
+        raise ConfigError(f"{what}={values!r}: write a list, [{values!r}]")
+    try:
+        return list(values)
+    except TypeError:
+        raise ConfigError(f"{what}={values!r}: write a list") from None
+
+
+def _names(what: str, values: Iterable[str]) -> list[str]:
+    names = _items(what, values)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{what} holds {name!r}: write names as str")
+    if not names:
+        raise ConfigError(f"{what} is empty: name at least one")
+    return names
+
+
+def _expect(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}={value!r}: must be a {kind.__name__}")
+
+
+def _age(max_age: float | None) -> float | None:
+    if max_age is not None and not (math.isfinite(max_age) and max_age > 0):
+        raise ConfigError(f"max_age={max_age!r}: must be a number of seconds above 0, or None")
+    return max_age
+
+
+def _percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    if len(values) == 0:
+        return {"p50": math.nan, "p90": math.nan, "p99": math.nan, "max": math.nan, "count": 0}
+    p50, p90, p99, top = np.percentile(values, [50, 90, 99, 100]).tolist()
+    return {"p50": p50, "p90": p90, "p99": p99, "max": top, "count": len(values)}

@@ -1,0 +1,11 @@
+"""The lab: venues on this machine to point a feed, a bench or a strategy at. Never imported by the feed itself.
+
+`Venue` runs in the caller's event loop, `VenueProcess` in a process of its own; both speak an exchange's protocol, play
+recorded or made markets, keep their own count of what they sent, and misbehave on command.
+"""
+
+from fastfeed.lab.load import Recording, Synthetic, read_recording
+from fastfeed.lab.process import VenueProcess
+from fastfeed.lab.venue import Venue
+
+__all__ = ["Recording", "Synthetic", "Venue", "VenueProcess", "read_recording"]

@@ -1,0 +1,135 @@
+"""What a provider is, and where to find the ones that come with fastfeed: addresses, words, limits and schemas as data.
+
+A provider is looked up by name and its module imported only then. Nothing here connects to anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from fastfeed.errors import ConfigError
+from fastfeed.session import Dialect
+from fastfeed.subscriptions import Limits, Subscription
+
+if TYPE_CHECKING:
+    from fastfeed.schema import Schema
+
+_MODULES: Mapping[str, str] = MappingProxyType(
+    {
+        "binance": "fastfeed.providers.binance",
+        "binance-spot": "fastfeed.providers.binance",
+        "binance-usdm": "fastfeed.providers.binance",
+        "binance-coinm": "fastfeed.providers.binance",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """One kind of stream a provider offers. Its name is that of the schema's messages (`Message(channel=)`).
+
+    `topic` is the provider's name for the stream, a format string over `symbol`, `lower` (the symbol in lower case) and
+    the parameters. `params` maps each parameter to its accepted values and the text each stands for in the topic; the
+    first value is the default.
+    """
+
+    topic: str
+    path: str  # of the connection that carries it
+    prices: bool = True  # its messages carry a symbol's price, so freshness vouches for it
+    params: Mapping[str, Mapping[object, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auth:
+    """How a provider wants to be shown a key: in handshake `header`; `env` names the variable it is read from."""
+
+    header: str
+    env: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """Everything fastfeed knows about one provider. Pure data; `Feed` takes one of yours as it takes a name."""
+
+    name: str
+    url: str  # scheme, host, port
+    channels: Mapping[str, Channel]
+    schema: Schema
+    dialect: Dialect
+    limits: Limits = field(default_factory=Limits)
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of channels
+    symbol: str = r"\S+"  # a regular expression every symbol matches
+    example: str = ""  # a symbol as the provider writes it
+    upper: bool = False  # symbols are upper case, however they are typed
+    pongs_promised: bool = True  # a ping is always answered, so that silence means death
+    auth: Auth | None = None
+
+    def subscription(self, wish: str | Subscription, channel: str = "") -> Subscription:
+        """`wish` (a symbol of `channel`, or a Subscription) in the provider's own spelling, defaults left out.
+
+        Raises:
+            ConfigError: for a symbol, channel, parameter or value this provider does not have.
+        """
+        if isinstance(wish, str):
+            wish = Subscription(wish, channel)
+        symbol = wish.symbol.upper() if self.upper else wish.symbol
+        if not re.fullmatch(self.symbol, symbol):
+            like = f": symbols look like {self.example}" if self.example else ""
+            raise ConfigError(f"{self.name} has no symbol {wish.symbol!r}{like}")
+        name = self.aliases.get(wish.channel, wish.channel)
+        if name not in self.channels:
+            raise ConfigError(f"{self.name} has no channel {wish.channel!r}; it has {_listed(self.channel_names)}")
+        known = self.channels[name].params
+        params: dict[str, object] = {}
+        for parameter, value in wish.params:
+            if parameter not in known:
+                valid = f"it has {_listed(known)}" if known else "it has none"
+                raise ConfigError(f"{self.name} channel {name!r} has no parameter {parameter!r}; {valid}")
+            if value not in known[parameter]:
+                valid = _listed(known[parameter])
+                raise ConfigError(f"{self.name} channel {name!r}: {parameter}={value!r} must be one of {valid}")
+            if value != next(iter(known[parameter])):
+                params[parameter] = value
+        return Subscription(symbol, name, **params)
+
+    def topic(self, subscription: Subscription) -> str:
+        """The provider's name for a subscription that came from `subscription()`."""
+        channel = self.channels[subscription.channel]
+        chosen = dict(subscription.params)
+        words = {
+            parameter: values[chosen.get(parameter, next(iter(values)))] for parameter, values in channel.params.items()
+        }
+        return channel.topic.format(symbol=subscription.symbol, lower=subscription.symbol.lower(), **words)
+
+    @property
+    def channel_names(self) -> list[str]:
+        """Every name a channel can be asked for by."""
+        return [*self.channels, *self.aliases]
+
+
+def provider(name: str | Provider) -> Provider:
+    """The provider called `name`; a Provider is returned as it is.
+
+    Raises:
+        ConfigError: no provider has that name; the message lists those there are.
+    """
+    if isinstance(name, Provider):
+        return name
+    if name not in _MODULES:
+        raise ConfigError(f"there is no provider {name!r}; there are {_listed(_MODULES)}")
+    found: Provider = importlib.import_module(_MODULES[name]).PROVIDERS[name]
+    return found
+
+
+def names() -> list[str]:
+    """The names `provider` knows."""
+    return list(_MODULES)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(repr(value) for value in values)

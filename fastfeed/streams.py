@@ -1,0 +1,306 @@
+"""What a user holds to read a feed: streams to iterate over and the synchronous batch callback.
+
+Each has a cursor and a ledger of its own and takes nothing before it can hand it over, so that a cancelled wait loses
+nothing. It refuses to know connections; the feed rings the bell, `Ending` says when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastfeed.errors import GaveUp
+from fastfeed.events import Event, EventsLost
+from fastfeed.records import PRICE_DTYPE
+
+if TYPE_CHECKING:
+    from fastfeed._core import PriceReader, TickReader
+
+Records = npt.NDArray[np.void]
+Ledger = dict[str, int]
+T = TypeVar("T")
+
+EVENTS_KEPT = 1024  # per event stream, before the oldest are lost
+CALLBACK_ROWS = 1024  # of the buffer a callback is shown, per call
+
+
+class Bell:
+    """Wakes everybody who waits, once."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[None], None] = {}
+
+    def ring(self) -> None:
+        """Wake everybody who waits now."""
+        waiting = self._waiting
+        if waiting:
+            self._waiting = {}
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return at the next ring, or after `seconds`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting[future] = None
+        timer = None if seconds is None else loop.call_later(seconds, _wake, future)
+        try:
+            await future
+        finally:
+            self._waiting.pop(future, None)
+            if timer is not None:
+                timer.cancel()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Ending:
+    """Whether the feed is over, and why."""
+
+    def __init__(self) -> None:
+        self.reached = False
+        self.failure: GaveUp | None = None
+        self.bell = Bell()
+
+    def reach(self, failure: GaveUp | None = None) -> None:
+        """Everything that will ever come has come."""
+        if not self.reached:
+            self.reached = True
+            self.failure = failure
+            self.bell.ring()
+
+    def check(self) -> None:
+        """Raise GaveUp if the feed failed."""
+        if self.failure is not None:
+            # A new one each time: many may raise it, and tracebacks pile up on an exception.
+            raise GaveUp(self.failure.reason, self.failure.attempts) from self.failure.__cause__
+
+
+class Stream(Generic[T]):
+    """The base of `feed.batches()`, `feed.ticks()` and `feed.events()`: `async for`, `async with`, `aclose()`.
+
+    What is pending when the feed closes is still delivered; then the iteration ends, or raises GaveUp if the feed failed.
+    One task at a time may iterate over a stream; take several streams for several tasks.
+    """
+
+    def __init__(self, name: str, bell: Bell, ending: Ending, release: Callable[[], object]) -> None:
+        self.name = name
+        self._bell = bell
+        self._ending = ending
+        self._closed = False
+        self._release = weakref.finalize(self, release)
+        self._release.atexit = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._closed:
+            delay = self._hold()
+            if delay > 0 and not self._ending.reached:
+                await self._ending.bell.wait(delay)
+                continue
+            item = self._take()
+            if item is not None:
+                return item
+            if self._ending.reached:
+                self._ending.check()
+                break
+            await self._bell.wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop reading: the cursor and its place in `feed.stats()` are gone. Whoever waits on the stream is let go."""
+        self._closed = True
+        self._release()
+        self._bell.ring()
+
+    @property
+    def closed(self) -> bool:
+        """`aclose()` was called."""
+        return self._closed
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}{' closed' if self._closed else ''}>"
+
+    @property
+    def lost(self) -> int:
+        """How many items this consumer will never see, because it was too slow."""
+        raise NotImplementedError
+
+    def ledger(self) -> Ledger:
+        """received == delivered + conflated + dropped + pending, counted since the stream was made."""
+        raise NotImplementedError
+
+    def _hold(self) -> float:
+        """Seconds before the next item may be handed over."""
+        return 0.0
+
+    def _take(self) -> T | None:
+        """The next item, or None if there is nothing yet."""
+        raise NotImplementedError
+
+
+class Batches(Stream[Records]):
+    """Conflated batches: the newest row of each symbol that changed, as an owned array of PRICE_DTYPE."""
+
+    def __init__(self, name: str, bell: Bell, ending: Ending, reader: PriceReader, window: float) -> None:
+        super().__init__(name, bell, ending, reader.close)
+        self._reader = reader
+        self._window = window  # seconds
+        self._next_at = 0.0  # loop time
+
+    def _hold(self) -> float:
+        if self._window == 0 or not self._reader.ready:
+            return 0.0
+        return self._next_at - asyncio.get_running_loop().time()
+
+    def _take(self) -> Records | None:
+        if not self._reader.ready:
+            return None
+        batch = self._reader.read()
+        if len(batch) == 0:  # all of it was older than max_age
+            return None
+        if self._window:
+            self._next_at = asyncio.get_running_loop().time() + self._window
+        return batch
+
+    @property
+    def lost(self) -> int:
+        """Rows shed because they were older than `max_age`."""
+        return self.ledger()["dropped"]
+
+    def ledger(self) -> Ledger:
+        return self._reader.ledger()
+
+
+class Ticks(Stream[Records]):
+    """Every tick in order, as owned arrays of TICK_DTYPE."""
+
+    def __init__(self, name: str, bell: Bell, ending: Ending, reader: TickReader) -> None:
+        super().__init__(name, bell, ending, reader.close)
+        self._reader = reader
+
+    def _take(self) -> Records | None:
+        ticks = self._reader.read() if self._reader.ready else None
+        return None if ticks is None or len(ticks) == 0 else ticks
+
+    @property
+    def lost(self) -> int:
+        """Ticks overwritten before they were read."""
+        return self._reader.lost
+
+    def ledger(self) -> Ledger:
+        return self._reader.ledger()
+
+
+class Events(Stream[Event]):
+    """Everything worth telling, in order. Bounded: what is read too slowly becomes one EventsLost."""
+
+    def __init__(self, name: str, ending: Ending) -> None:
+        self._kept: deque[Event] = deque()
+        super().__init__(name, Bell(), ending, self._kept.clear)
+        self._received = self._delivered = self._lost = 0
+        self._untold = 0  # lost, and no EventsLost delivered yet
+
+    def push(self, event: Event) -> None:
+        """Keep `event` for the reader."""
+        self._received += 1
+        self._kept.append(event)
+        if len(self._kept) > EVENTS_KEPT:
+            self._kept.popleft()
+            self._lost += 1
+            self._untold += 1
+        self._bell.ring()
+
+    def end(self) -> None:
+        """Let the reader notice that the feed is over."""
+        self._bell.ring()
+
+    def _take(self) -> Event | None:
+        if self._untold:
+            lost, self._untold = self._untold, 0
+            return EventsLost(lost)
+        if not self._kept:
+            return None
+        self._delivered += 1
+        return self._kept.popleft()
+
+    @property
+    def lost(self) -> int:
+        """Events thrown away because the stream was read too slowly."""
+        return self._lost
+
+    def ledger(self) -> Ledger:
+        return {
+            "received": self._received,
+            "delivered": self._delivered,
+            "conflated": 0,
+            "dropped": self._lost,
+            "pending": len(self._kept),
+        }
+
+
+class BatchCallback:
+    """What `feed.on_batch` returns: the callback's name, ledger and `cancel()`."""
+
+    def __init__(
+        self,
+        name: str,
+        callback: Callable[[Records], Any],
+        reader: PriceReader,
+        told: Callable[[BatchCallback, Exception], None],
+    ) -> None:
+        self.name = name
+        self.failed = 0  # calls that raised
+        self.cancelled = False
+        self._callback = callback
+        self._reader = reader
+        self._told = told
+        self._buffer: Records = np.zeros(CALLBACK_ROWS, PRICE_DTYPE)
+
+    def cancel(self) -> None:
+        """Never call the callback again. May be called from inside it."""
+        if not self.cancelled:
+            self.cancelled = True
+            self._reader.close()
+
+    def run(self) -> None:
+        """Show the callback what changed. An exception of the callback ends here."""
+        while not self.cancelled:
+            rows = self._reader.drain(self._buffer)
+            if rows == 0:
+                return
+            try:
+                self._callback(self._buffer[:rows])
+            except Exception as error:
+                self.failed += 1
+                self._told(self, error)
+            if rows < CALLBACK_ROWS:
+                return
+
+    def ledger(self) -> Ledger:
+        """received == delivered + conflated + dropped + pending, counted since the callback was registered."""
+        return self._reader.ledger()
+
+    def __repr__(self) -> str:
+        return f"<BatchCallback {self.name}{' cancelled' if self.cancelled else ''}>"

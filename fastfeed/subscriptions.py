@@ -1,0 +1,273 @@
+"""What is wanted and how far each wish has come: wanted -> requested -> acked -> live, or rejected.
+
+Batching, pacing and the spreading of wishes over connections live here too. It refuses to know any provider's words, to
+send anything and to read a clock.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Subscription:
+    """One wish: a `channel` of a `symbol`, with the provider's parameters.
+
+    `Subscription("BTCUSDT", "depth", levels=5)` may stand wherever a feed takes a symbol. Hashable; two with the same
+    parameters in any order are equal.
+    """
+
+    symbol: str
+    channel: str
+    params: tuple[tuple[str, object], ...]  # sorted by name
+
+    def __init__(self, symbol: str, channel: str, **params: object) -> None:
+        object.__setattr__(self, "symbol", symbol)
+        object.__setattr__(self, "channel", channel)
+        object.__setattr__(self, "params", tuple(sorted(params.items())))
+
+    def __repr__(self) -> str:
+        params = "".join(f", {name}={value!r}" for name, value in self.params)
+        return f"Subscription({self.symbol!r}, {self.channel!r}{params})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a provider lets one connection do. None: no limit known."""
+
+    streams_per_connection: int | None = None
+    streams_per_request: int | None = None
+    bytes_per_request: int | None = None
+    messages_per_second: int | None = None  # everything we send counts: requests, pings and pongs
+
+
+class Stage(enum.Enum):
+    """How far one subscription has come on the present connection. An ack is not data: only LIVE has delivered."""
+
+    WANTED = "wanted"
+    REQUESTED = "requested"
+    ACKED = "acked"
+    LIVE = "live"
+    REJECTED = "rejected"
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One subscription, the provider's name for it, and its progress."""
+
+    subscription: Subscription
+    topic: str
+    stage: Stage = Stage.WANTED
+    reason: str = ""  # why it was rejected
+    batch: int | None = None  # at most this many in its next request: a refused request is asked again in halves
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One request on its way, remembered until it is answered."""
+
+    id: int
+    text: str
+    sent_at: float
+    records: tuple[Record, ...]
+    subscribes: bool
+
+
+Render = Callable[[int, Sequence[str]], str]
+"""(request id, topics) -> the message that asks for them."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """How often we may send: at most `per_second` messages in any `window` seconds. None: as often as we like."""
+
+    per_second: int | None
+    window: float = 1.1  # seconds; a little over one, as the network may push our messages together
+    _sent: deque[float] = field(default_factory=deque)
+
+    def ready_at(self) -> float:
+        """The monotonic time from which one more message may go out."""
+        if self.per_second is None or len(self._sent) < self.per_second:
+            return float("-inf")
+        return self._sent[0] + self.window
+
+    def spend(self, now: float) -> None:
+        """One message goes out now."""
+        if self.per_second is not None:
+            self._sent.append(now)
+            while len(self._sent) > self.per_second:
+                self._sent.popleft()
+
+
+class Book:
+    """The record of one connection: the truth about what is wanted, whatever happens to the socket."""
+
+    def __init__(self, subscribe: Render, unsubscribe: Render, limits: Limits) -> None:
+        self._render = {True: subscribe, False: unsubscribe}
+        self._limits = limits
+        self._records: dict[Subscription, Record] = {}  # in order of importance
+        self._unwanted: dict[str, Record] = {}  # by topic: on the wire, but no longer wanted
+        self._requests: dict[int, Request] = {}  # unanswered, oldest first
+        self._last_id = 0
+        self.strays = 0  # answers to nothing we asked
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records.values())
+
+    def __contains__(self, subscription: Subscription) -> bool:
+        return subscription in self._records
+
+    def at(self, *stages: Stage) -> list[Record]:
+        """The records at any of `stages`."""
+        return [record for record in self if record.stage in stages]
+
+    @property
+    def settled(self) -> bool:
+        """Every subscription has been acked (or delivers) or rejected."""
+        return not self.at(Stage.WANTED, Stage.REQUESTED)
+
+    @property
+    def silent(self) -> list[Record]:
+        """Wanted and not rejected, but no data yet on this connection."""
+        return self.at(Stage.WANTED, Stage.REQUESTED, Stage.ACKED)
+
+    def want(self, subscription: Subscription, topic: str) -> None:
+        """Add a wish. Wishing twice changes nothing; a rejected wish may be wished again."""
+        known = self._records.get(subscription)
+        if known is None:
+            kept = self._unwanted.pop(topic, None)  # not yet unsubscribed on the wire
+            if kept is not None and kept.stage is Stage.LIVE:
+                kept.stage = Stage.ACKED  # a new wish waits for new data
+            self._records[subscription] = kept or Record(subscription, topic)
+        elif known.stage is Stage.REJECTED:
+            self._records[subscription] = Record(subscription, topic)
+
+    def drop(self, subscription: Subscription) -> None:
+        """Take a wish back."""
+        record = self._records.pop(subscription, None)
+        if record is not None and record.stage not in (Stage.WANTED, Stage.REJECTED):
+            self._unwanted[record.topic] = record
+
+    def lost(self) -> list[Record]:
+        """The connection is gone: everything but the rejected is wanted again. Returns those."""
+        self._requests.clear()
+        self._unwanted.clear()
+        wanted = [record for record in self if record.stage is not Stage.REJECTED]
+        for record in wanted:
+            record.stage = Stage.WANTED
+            record.batch = None
+        return wanted
+
+    @property
+    def pending(self) -> bool:
+        """There is something to ask for."""
+        return bool(self._unwanted) or any(record.stage is Stage.WANTED for record in self)
+
+    def request(self, now: float) -> Request | None:
+        """The next message to send, sized to the provider's limits, or None when there is nothing left to ask."""
+        subscribes = not self._unwanted
+        waiting = self.at(Stage.WANTED) if subscribes else list(self._unwanted.values())
+        if not waiting:
+            return None
+        self._last_id += 1
+        render = self._render[subscribes]
+        batch = self._fill(waiting, len(render(self._last_id, ()).encode()))
+        request = Request(
+            self._last_id, render(self._last_id, [record.topic for record in batch]), now, tuple(batch), subscribes
+        )
+        self._requests[request.id] = request
+        for record in batch:
+            if subscribes:
+                record.stage = Stage.REQUESTED
+            else:
+                del self._unwanted[record.topic]
+        return request
+
+    def _fill(self, waiting: Sequence[Record], size: int) -> list[Record]:
+        """As many of `waiting` as one request may carry, at least one; `size` is the bytes of an empty request."""
+        count = min(
+            len(waiting), waiting[0].batch or len(waiting), self._limits.streams_per_request or len(waiting)
+        )
+        batch: list[Record] = []
+        for record in waiting[:count]:
+            size += len(record.topic.encode()) + 3  # two quotes and a comma
+            if batch and self._limits.bytes_per_request is not None and size > self._limits.bytes_per_request:
+                break
+            batch.append(record)
+        return batch
+
+    def acked(self, request_id: int) -> bool:
+        """Request `request_id` was accepted. False if we never made it, or it was answered before."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            self.strays += 1
+            return False
+        for record in request.records:
+            if record.stage is Stage.REQUESTED:
+                record.stage = Stage.ACKED
+        return True
+
+    def refused(self, request_id: int | None, reason: str) -> list[Record]:
+        """Request `request_id` was refused; without an id, the only one on its way. Returns what is rejected now.
+
+        One bad name refuses a whole request, so a request for several is asked again in halves until the culprit stands
+        alone.
+        """
+        if request_id is None and len(self._requests) == 1:
+            request_id = next(iter(self._requests))
+        request = self._requests.pop(request_id, None) if request_id is not None else None
+        if request is None:
+            self.strays += 1
+            return []
+        asked = [record for record in request.records if record.stage is Stage.REQUESTED]
+        if not request.subscribes or len(request.records) > 1:
+            self._halve(asked)
+            return []
+        for record in asked:
+            record.stage = Stage.REJECTED
+            record.reason = reason
+        return asked
+
+    def answer_due(self, timeout: float) -> float | None:
+        """When the oldest unanswered request becomes overdue."""
+        return min((request.sent_at + timeout for request in self._requests.values()), default=None)
+
+    def overdue(self, now: float, timeout: float) -> int:
+        """Put every request unanswered for `timeout` seconds back among the wanted, in halves. Returns how many."""
+        late = [request for request in self._requests.values() if now >= request.sent_at + timeout]
+        for request in late:
+            del self._requests[request.id]
+            self._halve([record for record in request.records if record.stage is Stage.REQUESTED])
+        return len(late)
+
+    @staticmethod
+    def _halve(records: Sequence[Record]) -> None:
+        for record in records:
+            record.stage = Stage.WANTED
+            record.batch = max(1, len(records) // 2)
+
+    def delivered(self, subscription: Subscription) -> bool:
+        """Data of `subscription` came. True if it is the first on this connection."""
+        record = self._records.get(subscription)
+        if record is None or record.stage not in (Stage.REQUESTED, Stage.ACKED):
+            return False
+        record.stage = Stage.LIVE
+        return True
+
+
+def spread(wishes: Iterable[T], limit: int | None) -> list[list[T]]:
+    """Cut `wishes` into as few connections as `limit` streams each allow, evenly, keeping their order."""
+    items = list(wishes)
+    connections = 1 if limit is None else -(-len(items) // limit)
+    edges = [index * len(items) // connections for index in range(connections + 1)] if items else [0]
+    return [items[start:stop] for start, stop in itertools.pairwise(edges)]

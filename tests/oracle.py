@@ -1,0 +1,510 @@
+"""Slow twins that are obviously right: a decoder, a sequence checker, a ring, a table. The tests believe these.
+
+They share nothing with the compiled core but the schema's declaration; orjson says what is malformed, the standard json module reads
+the rest with every number kept as its text. Nothing here is fast, or tries to be.
+"""
+
+import collections
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import numpy as np
+import orjson
+
+from fastfeed.records import TICK_DTYPE_PLAIN, Flag, Gap, Kind
+from fastfeed.schema import MISSING, Message, Schema, Symbol
+
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))  # json recurses; orjson's depth limit is 1,024
+
+INT64_MAX = 2**63 - 1
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+ISO = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))?", re.ASCII
+)  # fmt: skip
+NUMBERS = {
+    "quote": ("bid", "bid_size", "ask", "ask_size"),
+    "trade": ("price", "size"),
+    "mark": ("price", "index", "funding"),
+    "bar": ("open", "high", "low", "close", "volume", "vwap", "trades", "start"),
+}
+KINDS = {"quote": Kind.QUOTE, "trade": Kind.TRADE, "mark": Kind.MARK, "bar": Kind.BAR, "depth": Kind.LEVEL}
+ROW_FIELDS = ("bid", "bid_size", "ask", "ask_size", "last", "last_size")
+
+
+class Number(str):
+    """A JSON number as it is written."""
+
+
+class Unknown(Exception):
+    """The message has a field of the wrong type."""
+
+
+ABSENT = object()
+
+
+# ---- values ----
+
+
+def parse(payload: bytes) -> object:
+    """The document, numbers as their text, the last of repeated keys; raises ValueError if it is malformed."""
+    orjson.loads(payload)
+    return json.loads(bytes(payload).decode(), parse_int=Number, parse_float=Number)
+
+
+def price(value: object) -> float:
+    if not isinstance(value, str) or not NUMBER.fullmatch(value) or math.isinf(float(value)):
+        raise Unknown
+    return float(value)
+
+
+def integer(value: object) -> int:
+    if not isinstance(value, str) or not INTEGER.fullmatch(value) or abs(int(value)) > INT64_MAX:
+        raise Unknown
+    return int(value)
+
+
+def time_ns(value: object, unit: str) -> int:
+    """UTC epoch nanoseconds; digits finer than a nanosecond are cut."""
+    if not isinstance(value, str):
+        raise Unknown
+    if unit == "iso" or (unit == "auto" and ISO.fullmatch(value)):
+        return iso_ns(value)
+    if not NUMBER.fullmatch(value) or value.startswith("-"):
+        raise Unknown
+    number = Decimal(value)
+    if unit == "auto":
+        unit = next((u for u, limit in (("s", 10**11), ("ms", 10**14), ("us", 10**17)) if number < limit), "ns")
+    ns = int(number * {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit])
+    if ns > INT64_MAX:
+        raise Unknown
+    return ns
+
+
+def iso_ns(text: str) -> int:
+    found = ISO.fullmatch(text)
+    if not found:
+        raise Unknown
+    *moment, fraction, sign, hours, minutes = found.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
+    try:
+        instant = datetime(*map(int, moment), tzinfo=timezone(offset))
+    except ValueError as error:
+        raise Unknown from error
+    seconds = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return seconds * 10**9 + int(((fraction or "") + "0" * 9)[:9])
+
+
+# ---- references ----
+
+
+def follow(ref: str | int, stack: list) -> object:
+    """What a reference leads to, counted from the innermost of `stack` (envelope, message, element ...), or ABSENT."""
+    steps: list = [ref]
+    out = 0
+    if isinstance(ref, str):
+        while ref.startswith("^."):
+            out, ref = out + 1, ref[2:]
+        steps = [int(step) if step.isdecimal() else step for step in ref.split(".")]
+    if out >= len(stack) or stack[-1 - out] is ABSENT:
+        return ABSENT
+    value = stack[-1 - out]
+    for step in steps:
+        if isinstance(step, int) and isinstance(value, list) and step < len(value):
+            value = value[step]
+        elif isinstance(step, str) and isinstance(value, dict) and step in value:
+            value = value[step]
+        else:
+            return ABSENT
+    return value
+
+
+def equal(value: object, wanted: object) -> bool:
+    if wanted is MISSING:
+        return value is ABSENT
+    if wanted is None or isinstance(wanted, bool):
+        return value is wanted
+    if isinstance(wanted, str):
+        return not isinstance(value, Number) and value == wanted
+    return isinstance(value, Number) and float(value) == float(wanted)
+
+
+def is_inner(ref: str | int) -> bool:
+    return not (isinstance(ref, str) and ref.startswith("^."))
+
+
+def arrays(message: Message) -> list[str]:
+    """The steps of `each`: "events[].tickers" is the array `events`, then in each of its elements `tickers`."""
+    return [part.strip(".") for part in (message.each or "").split("[]") if part.strip(".")]
+
+
+def fits(message: Message, envelope: object, body: object) -> bool:
+    stack = [envelope, body]
+    if not all(equal(follow(ref, stack), wanted) for ref, wanted in message.match.items()):
+        return False
+    if any(follow(ref, stack) is ABSENT for ref in message.has):
+        return False
+    walk = arrays(message)
+    if not message.match and not message.has:
+        # By shape: every reference into the message itself must lead somewhere.
+        into = [ref for _, ref in message.references()]
+        into = [ref for ref in into if is_inner(ref)] if not walk else [ref[2:] for ref in into if not is_inner(ref)]
+        if len(walk) < 2 and any(follow(ref, stack) is ABSENT for ref in into if is_inner(ref)):
+            return False
+    return not walk or isinstance(follow(walk[0], stack), list)
+
+
+def elements(walk: list[str], stack: list) -> Iterator[list]:
+    """The stacks of all elements under the arrays of `each`."""
+    if not walk:
+        yield stack
+        return
+    array = follow(walk[0], stack)
+    if array is ABSENT:
+        return
+    if not isinstance(array, list):
+        raise Unknown
+    for element in array:
+        yield from elements(walk[1:], [*stack, element])
+
+
+# ---- sequences ----
+
+
+class Sequence:
+    """One stream's numbers: the verdict on each, and what was missed before it."""
+
+    RESET_RUN = 8
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+        self.last: int | None = None
+        self.below: list[int] = []
+
+    def check(self, seq: int, first: int | None, prev: int | None) -> tuple[str, tuple[int, int] | None]:
+        if self.last is None:
+            self.last = seq
+            return "in order", None
+        if seq > self.last or (seq == self.last and self.rule == "time"):
+            missed = self.missed(seq, first, prev)
+            self.last, self.below = seq, []
+            return ("gap", missed) if missed else ("in order", None)
+        if seq < self.last:
+            self.below = [*self.below, seq] if self.below and seq > self.below[-1] else [seq]
+            if len(self.below) == self.RESET_RUN:
+                self.last, self.below = seq, []
+                return "reset", None
+        return "duplicate", None
+
+    def missed(self, seq: int, first: int | None, prev: int | None) -> tuple[int, int] | None:
+        assert self.last is not None
+        if self.rule in ("contiguous", "connection"):
+            hole = (self.last + 1, seq - 1)
+        elif self.rule == "range":
+            hole = (self.last + 1, (seq if first is None else first) - 1)
+        elif self.rule == "linked":
+            hole = (self.last + 1, self.last if prev is None else prev)
+        else:
+            return None
+        return hole if hole[0] <= hole[1] else None
+
+
+# ---- the decoder ----
+
+
+class Decoder:
+    """What the compiled decoder must make of every payload. Ticks gather in `ticks` as tuples of the plain record."""
+
+    COUNTERS = ("frames", "data", "control", "unknown", "malformed", "messages", "ticks", "gaps", "duplicates", "resets")
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.counts = dict.fromkeys(self.COUNTERS, 0)
+        self.ticks: list[tuple] = []
+        self.symbols: dict[str, int] = {}
+        self.rows: dict[str, dict] = {}
+        self.gaps: list[Gap] = []
+        self.sequences: dict[tuple, Sequence] = {}
+        self.takes_positions = any(
+            isinstance(ref, int) for m in schema.messages if not m.each for ref in (*m.match, *m.has, *dict(m.references()).values())
+        )
+
+    def decode(self, payload: bytes, recv_ns: int = 0, source: int = 0) -> int:
+        before = len(self.ticks)
+        self.counts["frames"] += 1
+        try:
+            document = parse(payload)
+        except ValueError:
+            self.counts["malformed"] += 1
+            return 0
+        verdicts, found = [], []
+        for envelope, body in self.bodies(document):
+            verdict, messages = self.read(envelope, body)
+            verdicts.append(verdict)
+            found += messages
+        self.counts["messages"] += len(verdicts)
+        self.counts[next((v for v in ("data", "control") if v in verdicts), "unknown")] += 1
+        for message, fields in found:
+            self.commit(message, fields, recv_ns, source)
+        made = len(self.ticks) - before
+        self.counts["ticks"] += made
+        return made
+
+    def bodies(self, document: object) -> list[tuple[object, object]]:
+        """(envelope, message) pairs of a frame."""
+        if isinstance(document, list):
+            if self.takes_positions and self.read(ABSENT, document)[0] != "unknown":
+                return [(ABSENT, document)]
+            return [(ABSENT, element) for element in document]
+        if self.schema.envelope is not None and isinstance(document, dict):
+            inner = document.get(self.schema.envelope)
+            if isinstance(inner, dict):
+                return [(document, inner)]
+            if isinstance(inner, list):
+                return [(document, element) for element in inner]
+        return [(ABSENT, document)]
+
+    def read(self, envelope: object, body: object) -> tuple[str, list]:
+        """The verdict on one message, and the fields of each of its ticks (one set per depth message)."""
+        for message in self.schema.messages:
+            if not fits(message, envelope, body):
+                continue
+            if message.kind == "control":
+                return "control", []
+            try:
+                stacks = elements(arrays(message), [envelope, body])
+                return "data", [(message, self.fields(message, stack)) for stack in stacks]
+            except Unknown:
+                return "unknown", []
+        return "unknown", []
+
+    def fields(self, message: Message, stack: list) -> dict:
+        """name -> value; None where the value is explicitly none; absent fields are not there."""
+        taken: dict = {}
+        for name, ref in message.references():
+            value = follow(ref, stack)
+            if value is ABSENT:
+                continue
+            convert = self.converter(message, name)
+            is_null = value is None or (
+                name not in ("symbol", "event_time", "side")
+                and isinstance(value, str)
+                and not isinstance(value, Number)
+                and value in message.null
+            )
+            taken[name] = None if is_null else convert(value)
+        if not taken.get("symbol"):
+            raise Unknown
+        return taken
+
+    def converter(self, message: Message, name: str) -> Callable[[object], object]:
+        if name == "symbol":
+            return lambda value: self.symbol(message, value)
+        if name == "event_time":
+            return lambda value: time_ns(value, message.unit)
+        if name == "side":
+            return lambda value: self.sold(message, value)
+        if name in ("bids", "asks"):
+            return lambda value: self.levels(message, value)
+        return integer if name in ("seq", "first_seq", "prev_seq") else price
+
+    def symbol(self, message: Message, value: object) -> str:
+        if not isinstance(value, str):
+            raise Unknown
+        text = str(value)
+        if isinstance(message.symbol, Symbol):
+            if message.symbol.until:
+                text = text.split(message.symbol.until)[0]
+            if message.symbol.upper:
+                text = "".join(c.upper() if c.isascii() else c for c in text)
+        return text
+
+    def sold(self, message: Message, value: object) -> bool:
+        if isinstance(value, bool):
+            return value and not isinstance(message.side, tuple)
+        if not isinstance(value, str):
+            raise Unknown
+        return value == message.side[1] if isinstance(message.side, tuple) else value[:1] in ("s", "S")
+
+    def levels(self, message: Message, value: object) -> list[tuple[float, float]]:
+        if not isinstance(value, list):
+            raise Unknown
+        return [(price(follow(message.level[0], [level])), price(follow(message.level[1], [level]))) for level in value]
+
+    # -- what a message does --
+
+    def commit(self, message: Message, fields: dict, recv_ns: int, source: int) -> None:
+        symbol = fields["symbol"]
+        symbol_id = self.symbols.setdefault(symbol, len(self.symbols))
+        flags = Flag.SNAPSHOT if message.snapshot else Flag(0)
+        verdict = self.judge(message, fields, recv_ns, source)
+        if verdict == "gap":
+            flags |= Flag.AFTER_GAP
+        elif verdict == "duplicate":
+            flags |= Flag.DUPLICATE
+        seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
+
+        def tick(kind: Kind, flags: Flag, values: Iterable) -> None:
+            four = [math.nan if value is None else value for value in values]
+            four += [math.nan] * (4 - len(four))
+            self.ticks.append((symbol_id, kind, flags, source, seq, event_ns, recv_ns, *four))
+
+        if message.kind == "depth":
+            levels = [(Flag(0), level) for level in fields.get("bids") or ()]
+            levels += [(Flag.SELL, level) for level in fields.get("asks") or ()]
+            for place, (side, level) in enumerate(levels, 1):
+                tick(Kind.LEVEL, flags | side | (Flag.LAST_LEVEL if place == len(levels) else Flag(0)), level)
+            return
+        values = [fields.get(name) for name in NUMBERS[message.kind]]
+        if fields.get("side"):
+            flags |= Flag.SELL
+        tick(KINDS[message.kind], flags, values[:4])
+        if message.kind == "bar":
+            tick(Kind.BAR_VOLUME, flags, values[4:])
+        if message.kind in ("quote", "trade") and verdict != "duplicate":
+            self.merge(message, fields, flags, recv_ns)
+
+    def judge(self, message: Message, fields: dict, recv_ns: int, source: int) -> str:
+        number = fields.get("event_time") if message.rule == "time" else fields.get("seq")
+        if message.rule == "none" or number is None:
+            return "in order"
+        key = ("connection", source) if message.rule == "connection" else (self.schema.messages.index(message), fields["symbol"])
+        stream = self.sequences.setdefault(key, Sequence(message.rule))
+        verdict, missed = stream.check(number, fields.get("first_seq"), fields.get("prev_seq"))
+        if missed:
+            self.counts["gaps"] += 1
+            self.gaps.append(Gap(message.channel or message.kind, fields["symbol"], *missed, recv_ns))
+        elif verdict in ("duplicate", "reset"):
+            self.counts[verdict + "s"] += 1
+        return verdict
+
+    def merge(self, message: Message, fields: dict, flags: Flag, recv_ns: int) -> None:
+        row = self.rows.setdefault(fields["symbol"], dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)})
+        for name in NUMBERS[message.kind]:
+            if name in fields:
+                cell = {"price": "last", "size": "last_size"}.get(name, name)
+                row[cell] = math.nan if fields[name] is None else fields[name]
+        seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
+        row |= {"seq": seq, "event_ns": event_ns, "recv_ns": recv_ns, "updates": row["updates"] + 1}
+        row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns}
+        row["flags"] |= flags & Flag.AFTER_GAP
+
+    def records(self) -> np.ndarray:
+        """All ticks so far, dtype TICK_DTYPE_PLAIN."""
+        return np.array(self.ticks, TICK_DTYPE_PLAIN)
+
+
+def assert_same(decoder, ticks: np.ndarray, oracle: Decoder) -> None:
+    """The compiled decoder, of which `ticks` were all ring ticks, stands where the oracle stands, bit for bit."""
+    stats = decoder.stats()
+    assert {name: stats[name] for name in oracle.COUNTERS} == oracle.counts
+    expected, got = oracle.records(), ticks.view(TICK_DTYPE_PLAIN)
+    assert len(got) == len(expected)
+    if got.tobytes() != expected.tobytes():
+        wrong = next(i for i in range(len(got)) if got[i].tobytes() != expected[i].tobytes())
+        assert got[wrong].tolist() == expected[wrong].tolist(), f"tick {wrong} of {len(got)}"
+        raise AssertionError(f"tick {wrong} of {len(got)}: {got[wrong].tobytes().hex()} != {expected[wrong].tobytes().hex()}")
+    assert list(decoder.prices.symbols) == list(oracle.symbols)
+    for symbol, row in oracle.rows.items():
+        got_row = decoder.prices[symbol]
+        for name, value in row.items():
+            assert np.asarray(got_row[name]).tobytes() == np.asarray(value, got_row[name].dtype).tobytes(), (symbol, name, got_row[name], value)
+    assert list(decoder.gaps()) == oracle.gaps
+
+
+# ---- ring and table ----
+
+
+class DequeRing:
+    """The tick ring as one deque of the newest `capacity` items and a counter."""
+
+    def __init__(self, capacity: int) -> None:
+        self.kept: collections.deque = collections.deque(maxlen=capacity)
+        self.published = 0
+
+    def publish(self, items: Iterable) -> None:
+        for item in items:
+            self.kept.append(item)
+            self.published += 1
+
+    def reader(self) -> "DequeReader":
+        return DequeReader(self)
+
+
+class DequeReader:
+    def __init__(self, ring: DequeRing) -> None:
+        self.ring = ring
+        self.start = self.place = ring.published
+        self.delivered = self.dropped = 0
+
+    def _lose(self) -> None:
+        oldest = self.ring.published - len(self.ring.kept)
+        if self.place < oldest:
+            self.dropped += oldest - self.place
+            self.place = oldest
+
+    def read(self, limit: int | None = None) -> list:
+        self._lose()
+        oldest = self.ring.published - len(self.ring.kept)
+        items = list(self.ring.kept)[self.place - oldest :][:limit]
+        self.place += len(items)
+        self.delivered += len(items)
+        return items
+
+    def ledger(self) -> dict[str, int]:
+        self._lose()
+        return {
+            "received": self.ring.published - self.start,
+            "delivered": self.delivered,
+            "conflated": 0,
+            "dropped": self.dropped,
+            "pending": self.ring.published - self.place,
+        }
+
+
+class DictTable:
+    """The price table as one dict, each consumer with its own dict of what changed since it last read."""
+
+    def __init__(self) -> None:
+        self.readers: list[DictReader] = []
+
+    def update(self, symbol: str, value: object) -> None:
+        for reader in self.readers:
+            reader.update(symbol, value)
+
+    def reader(self) -> "DictReader":
+        self.readers.append(DictReader())
+        return self.readers[-1]
+
+
+class DictReader:
+    def __init__(self) -> None:
+        self.changed: dict[str, list] = {}
+        self.received = self.delivered = self.conflated = 0
+
+    def update(self, symbol: str, value: object) -> None:
+        self.received += 1
+        self.changed.setdefault(symbol, []).append(value)
+
+    def read(self) -> dict[str, tuple]:
+        """symbol -> (newest value, how many older ones this reader never saw)."""
+        rows = {symbol: (values[-1], len(values) - 1) for symbol, values in self.changed.items()}
+        self.delivered += len(rows)
+        self.conflated += sum(skipped for _, skipped in rows.values())
+        self.changed = {}
+        return rows
+
+    def ledger(self) -> dict[str, int]:
+        pending = sum(len(values) for values in self.changed.values())
+        return {
+            "received": self.received,
+            "delivered": self.delivered,
+            "conflated": self.conflated,
+            "dropped": 0,
+            "pending": pending,
+        }
