@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench lint types build clean dist
+.PHONY: demo test bench lint format types build clean dist
 
 demo: build
 	$(BIN)/python -m fastfeed demo
@@ -19,9 +19,15 @@ test: build
 bench: build $(VENV)/bench
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench/result.json
 
+lint: export PATH := $(CURDIR)/$(BIN):$(PATH)
 lint: $(VENV)/lint
-	$(BIN)/ruff check .
-	$(BIN)/cython-lint ext fastfeed/_core.pxd
+	ruff check .
+	ruff format --check .
+	cython-lint ext fastfeed/_core.pxd
+
+format: $(VENV)/lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 types: build $(VENV)/types
 	$(BIN)/mypy

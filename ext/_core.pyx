@@ -19,17 +19,18 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
 from decoder cimport GAPS, decoder, decoder_close, decoder_frame, decoder_open, decoder_pad, gap
 from histogram cimport histogram_quantile
 from json cimport MALFORMED, json, json_frame
+from layout cimport layout_choice, layout_kernels
 from liveness cimport liveness, liveness_age, liveness_close, liveness_oldest, liveness_open
 from ring cimport (
     ring, ring_attach, ring_close, ring_open, ring_pending, ring_publish, ring_read, ring_reader, ring_unread,
 )
-from scan cimport FF_PADDING, FF_SIMD_NAME
+from scan cimport FF_PADDING
 from schema cimport (
     NO_NODE, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
 )
@@ -759,7 +760,8 @@ cdef class Decoder:
         if not decoder_open(d, <program*>self._program._program, <symbols*>self.prices._symbols, <table*>self.prices._table,
                             <ring*>self.ring._ring, <liveness*>self.prices._liveness):
             raise MemoryError
-        d.simd = _kernel() != "scalar"
+        d.run = _kernel().run
+        d.simd = _is_simd()
 
     def __dealloc__(self):
         if self._decoder != NULL:
@@ -891,7 +893,7 @@ def check(payload):
     p.n_nodes = 1
     p.envelope = NO_NODE
     j.program = &p
-    verdict = json_frame(j, start, start + len(text), _kernel() != "scalar")
+    verdict = json_frame(j, start, start + len(text), _is_simd())
     offset = 0 if j.fail == NULL else min(j.fail - start, len(text))
     free(j.text)
     free(j.fields)
@@ -902,17 +904,25 @@ def check(payload):
 
 def kernels():
     """The names of the kernels usable on this machine, the default first."""
-    cdef str best = FF_SIMD_NAME.decode()
-    return [best] if best == "scalar" else [best, "scalar"]
+    cdef const layout_choice* choice = layout_kernels()
+    cdef list names = []
+    while choice.name != NULL:
+        names.append(choice.name.decode())
+        choice += 1
+    return names
 
 
-cdef str _kernel():
+cdef const layout_choice* _kernel() except NULL:
     """The kernel `FASTFEED_SIMD` asks for, by default the best."""
     cdef list usable = kernels()
     cdef str wanted = os.environ.get("FASTFEED_SIMD", "") or usable[0]
     if wanted not in usable:
         raise ConfigError(f"FASTFEED_SIMD={wanted!r}: use one of {', '.join(usable)}")
-    return wanted
+    return layout_kernels() + usable.index(wanted)
+
+
+cdef bint _is_simd() except -1:
+    return strcmp(_kernel().name, "scalar") != 0
 
 
 def layout():

@@ -11,7 +11,7 @@ from histogram cimport histogram, histogram_record
 from json cimport (
     CONTROL, DATA, MALFORMED, UNKNOWN, json, json_finish, json_frame, json_grow, json_learn, json_slot, json_text_reset,
 )
-from layout cimport FIELD_SEQ, LAYOUT_STEPS, ff_fields, layout, layout_run
+from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_STEPS, ff_fields, layout, layout_kernel
 from liveness cimport liveness, liveness_touch
 from ring cimport ring, ring_publish
 from scan cimport FF_PADDING
@@ -51,7 +51,8 @@ cdef struct decoder:
     liveness* liveness
     sequence* sequences       # [symbol * streams + stream]
     sequence connections[256]
-    layout layouts[4]         # most recently right first
+    layout layouts[4]
+    uint8_t order[4]          # in which they are tried: the latest right one first
     uint32_t n_layouts
     int32_t credit            # below zero, prediction rests for as many frames
     json_slot* trace
@@ -73,7 +74,8 @@ cdef struct decoder:
     uint64_t predicted
     char refused_name[64]
     uint32_t refused_size
-    bint simd
+    layout_kernel run
+    bint simd                 # the parser's kernel: false for the scalar one
 
 
 cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t, ring* r, liveness* l) noexcept nogil:
@@ -208,7 +210,7 @@ cdef inline void decoder_commit(decoder* d, const ff_fields* f, int64_t recv_ns,
     cdef ff_tick k
     cdef uint32_t i
     cdef int verdict
-    k.symbol_id = decoder_symbol(d, f.text[0], f.size[0])
+    k.symbol_id = decoder_symbol(d, f.symbol, f.symbol_size)
     if k.symbol_id == NO_SYMBOL:
         return
     verdict = decoder_sequence(d, m, f, k.symbol_id, source, recv_ns)
@@ -253,32 +255,39 @@ cdef inline void decoder_commit(decoder* d, const ff_fields* f, int64_t recv_ns,
 cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
     """Try the remembered layouts, the latest right one first; True leaves the message in `fields[0]`."""
     cdef uint32_t i
-    cdef layout swap
+    cdef const layout* l
     cdef ff_fields* f
     json_text_reset(&d.json)
     if not json_grow(&d.json, <void**>&d.json.fields, &d.json.max_fields, 1, sizeof(ff_fields)):
         return False
     f = d.json.fields
+    f.time_text = NULL
     for i in range(d.n_layouts):
-        if layout_run(&d.layouts[i], p, end, f, simd) and json_finish(&d.json, &d.program.messages[f.message], f, simd):
-            if i:
-                swap = d.layouts[i]
-                d.layouts[i] = d.layouts[0]
-                d.layouts[0] = swap
-            return True
+        l = &d.layouts[d.order[i]]
+        if not d.run(l, p, end, f):
+            continue
+        f.present = l.present
+        f.null = l.null
+        f.message = l.message
+        if not json_finish(&d.json, &d.program.messages[f.message], f, simd):
+            return False
+        if i:
+            d.order[i], d.order[0] = d.order[0], d.order[i]
+        return True
     return False
 
 
 cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
     """The strict way, learning the frame's layout while prediction is worth it."""
     cdef int verdict
-    cdef layout* l
+    cdef uint32_t i
     d.json.trace = d.trace if d.credit >= 0 else NULL
     verdict = json_frame(&d.json, p, end, simd)
     if d.json.trace != NULL and verdict == DATA:
-        l = &d.layouts[d.n_layouts if d.n_layouts < LAYOUTS else LAYOUTS - 1]
-        if json_learn(&d.json, p, end, l):
-            d.n_layouts = d.n_layouts + 1 if d.n_layouts < LAYOUTS else LAYOUTS
+        i = d.n_layouts if d.n_layouts < LAYOUTS else d.order[LAYOUTS - 1]
+        if json_learn(&d.json, p, end, &d.layouts[i]) and d.n_layouts < LAYOUTS:
+            d.order[i] = <uint8_t>i
+            d.n_layouts += 1
     return verdict
 
 

@@ -7,11 +7,11 @@ published or counted: that is the decoder's.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc, realloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from layout cimport (
-    FIELD_BIDS, FIELD_COUNT, FIELD_NUMBERS, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME,
-    LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL, STEP_NUMBER, STEP_PRICE, STEP_TEXT, ff_fields, layout, layout_step,
+    FIELD_BIDS, FIELD_COUNT, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
+    STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_step,
 )
 from scan cimport (
     FF_PADDING, scan_bare_number, scan_integer, scan_iso, scan_price, scan_space, scan_string, scan_unescape,
@@ -435,9 +435,16 @@ cdef inline bint json_time(const char* s, uint32_t n, uint8_t unit, int64_t* out
         real *= <double>json_scale(unit, whole)
         out[0] = <int64_t>real
         return real < 9.2e18
-    if whole < 0 or whole > (<int64_t>0x7FFFFFFFFFFFFFFF) // json_scale(unit, whole) - 1:
+    return json_time_whole(whole, part, unit, out)
+
+
+cdef inline bint json_time_whole(int64_t whole, int64_t part, uint8_t unit, int64_t* out) noexcept nogil:
+    cdef int64_t scale = json_scale(unit, whole)
+    cdef int64_t most = <int64_t>9000000000 if scale == 1000000000 else <int64_t>9000000000000 if scale == 1000000 else (
+        <int64_t>9000000000000000 if scale == 1000 else <int64_t>9000000000000000000)
+    if whole < 0 or whole > most:  # the year 2255
         return False
-    out[0] = whole * json_scale(unit, whole) + part
+    out[0] = whole * scale + part
     return True
 
 
@@ -469,40 +476,44 @@ cdef inline int64_t json_scale(uint8_t unit, int64_t whole) noexcept nogil:
     return 1000000000
 
 
+cdef inline bint json_symbol(json* j, const schema_message* m, ff_fields* f) noexcept nogil:
+    """Cut and upper-case the symbol as the schema says."""
+    cdef const char* s = f.symbol
+    cdef char* t = json_text(j, f.symbol_size)
+    cdef uint32_t i, n = 0
+    if t == NULL:
+        return False
+    for i in range(f.symbol_size):
+        if m.symbol_until and s[i] == m.symbol_until:
+            break
+        t[n] = s[i] - 32 if m.symbol_upper and b"a" <= s[i] <= b"z" else s[i]
+        n += 1
+    f.symbol = t
+    f.symbol_size = n
+    return n > 0
+
+
 cdef inline bint json_finish(json* j, const schema_message* m, ff_fields* f, bint simd) noexcept nogil:
     """Symbol, time and side from their texts; False makes the message unknown. Runs after a parse and after a layout alike."""
-    cdef char* t
-    cdef uint32_t i, n
-    cdef const char* s = f.text[0]
-    if not (f.present & (1 << FIELD_SYMBOL)) or s == NULL or f.size[0] == 0:
+    if not f.present & (1 << FIELD_SYMBOL) or f.symbol_size == 0:
         return False
-    if m.symbol_until or m.symbol_upper:
-        t = json_text(j, f.size[0])
-        if t == NULL:
-            return False
-        n = 0
-        for i in range(f.size[0]):
-            if m.symbol_until and s[i] == m.symbol_until:
-                break
-            t[n] = s[i] - 32 if m.symbol_upper and b"a" <= s[i] <= b"z" else s[i]
-            n += 1
-        t[n] = 0
-        f.text[0] = t
-        f.size[0] = n
-        if n == 0:
-            return False
+    if (m.symbol_until or m.symbol_upper) and not json_symbol(j, m, f):
+        return False
     f.event_ns = 0
     if f.present & (1 << FIELD_TIME):
-        if f.text[1] == NULL or not json_time(f.text[1], f.size[1], m.unit, &f.event_ns, simd):
+        if f.time_text == NULL:
+            if not json_time_whole(f.integer[3], 0, m.unit, &f.event_ns):
+                return False
+        elif not json_time(f.time_text, f.time_size, m.unit, &f.event_ns, simd):
             return False
     f.sell = False
     if f.present & (1 << FIELD_SIDE):
         if m.sell != NULL:
-            f.sell = f.text[2] != NULL and f.size[2] == m.sell_size and memcmp(f.text[2], m.sell, m.sell_size) == 0
-        elif f.text[2] == NULL:
-            f.sell = f.size[2] == 1
+            f.sell = f.side_text != NULL and f.side_size == m.sell_size and memcmp(f.side_text, m.sell, m.sell_size) == 0
+        elif f.side_text == NULL:
+            f.sell = f.side_size == 1
         else:
-            f.sell = f.size[2] > 0 and (f.text[2][0] | 32) == b"s"
+            f.sell = f.side_size > 0 and (f.side_text[0] | 32) == b"s"
     return True
 
 
@@ -538,10 +549,16 @@ cdef inline bint json_fields(json* j, uint16_t message, uint32_t base, bint simd
             f.level[want.field - FIELD_BIDS] = s.level
             f.levels[want.field - FIELD_BIDS] = s.size
         elif want.action == TAKE_TEXT:
-            if s.type == SLOT_TRUE or s.type == SLOT_FALSE:
-                f.text[want.field - FIELD_SYMBOL] = NULL
-                f.size[want.field - FIELD_SYMBOL] = s.type == SLOT_TRUE
-            elif not json_string(j, s, &f.text[want.field - FIELD_SYMBOL], &f.size[want.field - FIELD_SYMBOL]):
+            if want.field == FIELD_SYMBOL:
+                if not json_string(j, s, &f.symbol, &f.symbol_size):
+                    return False
+            elif want.field == FIELD_TIME:
+                if not json_string(j, s, &f.time_text, &f.time_size):
+                    return False
+            elif s.type == SLOT_TRUE or s.type == SLOT_FALSE:
+                f.side_text = NULL
+                f.side_size = s.type == SLOT_TRUE
+            elif not json_string(j, s, &f.side_text, &f.side_size):
                 return False
         else:
             if not json_string(j, s, &text, &size):
@@ -705,7 +722,7 @@ cdef inline bint json_learn(const json* j, const char* p, const char* end, layou
             return False
         step = &l.step[l.steps - 1]
         mark = s.start + s.size
-        step.stop = mark[0]
+        memset(step.stop, mark[0], 16)
         step.field = FIELD_COUNT
         if s.type == SLOT_STRING:
             step.action = STEP_TEXT
@@ -727,6 +744,12 @@ cdef inline bint json_learn(const json* j, const char* p, const char* end, layou
                 step.action = STEP_PRICE
             elif m.fields[k].action == TAKE_INTEGER:
                 step.action = STEP_INTEGER
+            elif step.field == FIELD_SYMBOL:
+                step.action = STEP_SYMBOL
+            elif step.field == FIELD_TIME:
+                step.action = STEP_INTEGER if s.type == SLOT_NUMBER and m.unit != UNIT_ISO else STEP_TIME_TEXT
+            elif step.action != STEP_BOOL:
+                step.action = STEP_SIDE_TEXT
     l.message = f.message
     l.present = f.present
     l.null = f.null
@@ -751,7 +774,6 @@ cdef inline bint layout_literal(layout* l, const char* p, const char* end) noexc
         step.mask = <uint16_t>((1 << n) - 1)
         step.size = <uint8_t>n
         step.action = STEP_LITERAL
-        step.stop = 0
         step.field = FIELD_COUNT
         p += n
         if p == end:

@@ -1,24 +1,29 @@
 /* Predicted layouts: a frame whose shape has been seen before is verified by vector compares and converted on the
  * way, without being parsed. Exchanges send the same keys in the same order millions of times.
  *
- * A layout is learned only from a frame the strict parser accepted, without escapes, non-ASCII or repeated keys. Running
- * one proves the same strictness (every byte is either literal text of that frame or inside a value that is checked
- * here), so a hit needs no parse; a miss says nothing and costs the few steps walked. Frames are padded as in scan.h. */
+ * A layout is learned only from a frame the strict parser accepted, without escapes or repeated keys. Running one
+ * proves the same strictness (every byte is either literal text of that frame or inside a value that is checked
+ * here), so a hit needs no parse; a miss says nothing and costs the few steps walked. Frames are padded as in scan.h:
+ * the NUL at their end is in no literal and in no value, so no walk gets past it. */
 #ifndef FF_LAYOUT_H
 #define FF_LAYOUT_H
 
 #include "scan.h"
 
-enum { FIELD_NUMBERS = 8, FIELD_SEQ = 8, FIELD_FIRST_SEQ = 9, FIELD_PREV_SEQ = 10, FIELD_SYMBOL = 11, FIELD_TIME = 12,
+enum { FIELD_NUMBERS = 8, FIELD_SEQ = 8, FIELD_FIRST_SEQ = 9, FIELD_PREV_SEQ = 10, FIELD_TIME = 11, FIELD_SYMBOL = 12,
        FIELD_SIDE = 13, FIELD_BIDS = 14, FIELD_ASKS = 15, FIELD_COUNT = 16 };
 
 /* What one message (or one element of it) says, before it becomes ticks. Text is valid as long as the frame is. */
 typedef struct ff_fields {
     double number[FIELD_NUMBERS];
-    int64_t integer[3];      /* seq, first_seq, prev_seq */
+    int64_t integer[4];      /* seq, first_seq, prev_seq, and the time in its unit while time_text is NULL */
     int64_t event_ns;
-    const char *text[3];     /* symbol, time, side; NULL for a boolean, which size then holds */
-    uint32_t size[3];
+    const char *symbol;
+    const char *time_text;
+    const char *side_text;   /* NULL for a boolean, which side_size then holds */
+    uint32_t symbol_size;
+    uint32_t time_size;
+    uint32_t side_size;
     uint32_t level[2];       /* bids, asks: where they begin in the parser's level store */
     uint32_t levels[2];      /* and how many they are */
     uint16_t present;        /* bit per FIELD_*: has a value */
@@ -27,15 +32,15 @@ typedef struct ff_fields {
     uint8_t sell;            /* the side, once known to mean that the aggressor sold */
 } ff_fields;
 
-enum { STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_TEXT, STEP_NUMBER, STEP_BOOL };
+enum { STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_SYMBOL, STEP_TEXT, STEP_NUMBER, STEP_TIME_TEXT, STEP_SIDE_TEXT, STEP_BOOL };
 
 typedef struct layout_step {
     uint8_t literal[16]; /* the text before the value */
-    uint16_t mask;       /* which of its bytes count */
+    uint8_t stop[16];    /* the byte right after the value, repeated */
+    uint16_t mask;       /* which bytes of the literal count */
     uint8_t size;        /* how many they are */
     uint8_t action;      /* STEP_*: what follows */
-    uint8_t stop;        /* the byte right after the value */
-    uint8_t field;       /* FIELD_*, or FIELD_COUNT: checked and dropped */
+    uint8_t field;       /* FIELD_*; FIELD_COUNT: checked and dropped */
 } layout_step;
 
 enum { LAYOUT_STEPS = 64 };
@@ -48,57 +53,133 @@ typedef struct layout {
     uint16_t null;
 } layout;
 
-/* The value at p, checked as strictly as the parser would: its end, or NULL for a miss. */
-FF_INLINE const char *layout_value(const layout_step *s, const char *p, ff_fields *f, int simd) {
-    uint32_t m = simd ? scan_equal16(p, (char)s->stop) : 0;
-    const char *q = m ? p + ff_ctz(m) : scan_until(p, (char)s->stop, simd);
+/* The values a kernel leaves over: long, signed, with exponents, texts, booleans. Its end, or NULL for a miss. */
+static const char *layout_value(const layout_step *s, const char *p, ff_fields *f) {
+    const char *q = scan_until(p, (char)s->stop[0], 1);
     uint32_t n = (uint32_t)(q - p);
     double number;
     int64_t integer;
+    int escaped = 0;
     switch (s->action) {
     case STEP_PRICE:
-        if (FF_UNLIKELY(!scan_price(p, n, s->field < FIELD_NUMBERS ? &f->number[s->field] : &number, simd))) return NULL;
-        return q;
+        return scan_price_general(p, n, s->field < FIELD_NUMBERS ? &f->number[s->field] : &number) ? q : NULL;
     case STEP_INTEGER:
-        if (FF_UNLIKELY(!scan_integer(p, n, s->field < FIELD_SYMBOL ? &f->integer[s->field - FIELD_SEQ] : &integer))) return NULL;
-        return q;
-    case STEP_TEXT:
-        if (FF_UNLIKELY(scan_plain(p, simd) != q || *q != '"')) return NULL;
-        break;
+        return scan_integer(p, n, s->field < FIELD_SYMBOL ? &f->integer[s->field - FIELD_SEQ] : &integer) ? q : NULL;
     case STEP_NUMBER:
-        if (FF_UNLIKELY(scan_bare_number(p) != q)) return NULL;
-        break;
-    default: /* STEP_BOOL */
-        if (n == 4 && memcmp(p, "true", 4) == 0) n = 1;
-        else if (n == 5 && memcmp(p, "false", 5) == 0) n = 0;
+        return scan_bare_number(p) == q ? q : NULL;
+    case STEP_BOOL:
+        if (n == 4 && memcmp(p, "true", 4) == 0) integer = 1;
+        else if (n == 5 && memcmp(p, "false", 5) == 0) integer = 0;
         else return NULL;
-        p = NULL;
+        if (s->field == FIELD_SIDE) {
+            f->side_text = NULL;
+            f->side_size = (uint32_t)integer;
+        }
+        return q;
     }
-    if (s->field != FIELD_COUNT) {
-        f->text[s->field - FIELD_SYMBOL] = p;
-        f->size[s->field - FIELD_SYMBOL] = n;
+    if (s->stop[0] == '"' ? scan_string(p, &escaped, 1) != q || escaped : scan_bare_number(p) != q) return NULL;
+    if (s->action == STEP_SYMBOL) {
+        f->symbol = p;
+        f->symbol_size = n;
+    } else if (s->action == STEP_TIME_TEXT) {
+        f->time_text = p;
+        f->time_size = n;
+    } else if (s->action == STEP_SIDE_TEXT) {
+        f->side_text = p;
+        f->side_size = n;
     }
     return q;
 }
 
 /* 1 if the text from p to end is this layout, its values in f; 0 otherwise, f then worthless. */
-FF_INLINE int layout_run(const layout *l, const char *p, const char *end, ff_fields *f, int simd) {
+typedef int (*layout_kernel)(const layout *l, const char *p, const char *end, ff_fields *f);
+
+static int layout_run_scalar(const layout *l, const char *p, const char *end, ff_fields *f) {
     const layout_step *s = l->step, *last = s + l->steps;
     for (; s < last; s++) {
-        if (simd) {
-            if ((scan_same16(p, s->literal) & s->mask) != s->mask) return 0;
-        } else if (memcmp(p, s->literal, s->size) != 0) {
-            return 0;
-        }
+        if (memcmp(p, s->literal, s->size) != 0) return 0;
         p += s->size;
         if (s->action == STEP_LITERAL) continue;
-        p = layout_value(s, p, f, simd);
+        p = layout_value(s, p, f);
         if (p == NULL) return 0;
     }
-    f->present = l->present;
-    f->null = l->null;
-    f->message = l->message;
     return p == end;
+}
+
+#if defined(FF_HAS_SSE2)
+
+/* Digits of a price, its point taken out, right aligned in sixteen bytes: which byte of the text goes where. */
+static uint8_t LAYOUT_SHUFFLE[17][17][16];
+
+static void layout_prepare(void) {
+    for (int n = 0; n <= 16; n++)
+        for (int dot = 0; dot <= 16; dot++) {
+            int digits = n - (dot < n);
+            for (int i = 0; i < 16; i++) {
+                int j = i - (16 - digits);
+                LAYOUT_SHUFFLE[n][dot][i] = j < 0 || n == 0 ? 0x80 : (uint8_t)(j < dot ? j : j + 1);
+            }
+        }
+}
+
+#define FF_KERNEL layout_run_sse2
+#define FF_TARGET
+#include "layout_run.h"
+#undef FF_KERNEL
+#undef FF_TARGET
+
+#if defined(__GNUC__)
+#include <smmintrin.h>
+#define FF_SSE4 1
+#define FF_KERNEL layout_run_sse4
+#define FF_TARGET __attribute__((target("sse4.1")))
+#include "layout_run.h"
+#undef FF_KERNEL
+#undef FF_TARGET
+#undef FF_SSE4
+#endif
+
+#elif defined(FF_HAS_NEON)
+static void layout_prepare(void) {}
+static int layout_run_neon(const layout *l, const char *p, const char *end, ff_fields *f) {
+    const layout_step *s = l->step, *last = s + l->steps;
+    for (; s < last; s++) {
+        uint32_t n;
+        if ((scan_same16(p, s->literal) & s->mask) != s->mask) return 0;
+        p += s->size;
+        n = (uint32_t)ff_ctz(scan_equal16(p, (char)s->stop[0]) | 0x10000u);
+        if (s->action == STEP_PRICE && s->field < FIELD_NUMBERS && n < 16 && scan_price(p, n, &f->number[s->field], 1)) {
+            p += n;
+        } else if (s->action != STEP_LITERAL) {
+            p = layout_value(s, p, f);
+            if (p == NULL) return 0;
+        }
+    }
+    return p == end;
+}
+#else
+static void layout_prepare(void) {}
+#endif
+
+/* The kernels this build and machine have, best first, ended by NULL. */
+typedef struct layout_choice { const char *name; layout_kernel run; } layout_choice;
+
+static const layout_choice *layout_kernels(void) {
+    static layout_choice found[4];
+    int n = 0;
+    if (found[0].name) return found;
+    layout_prepare();
+#if defined(FF_HAS_SSE2) && defined(__GNUC__)
+    if (__builtin_cpu_supports("sse4.1")) { found[n].run = layout_run_sse4; found[n++].name = "sse4"; }
+#endif
+#if defined(FF_HAS_SSE2)
+    found[n].run = layout_run_sse2; found[n++].name = "sse2";
+#elif defined(FF_HAS_NEON)
+    found[n].run = layout_run_neon; found[n++].name = "neon";
+#endif
+    found[n].run = layout_run_scalar;
+    found[n].name = "scalar";
+    return found;
 }
 
 #endif

@@ -5,18 +5,22 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 cdef extern from "layout.h" nogil:
     enum:
-        FIELD_NUMBERS, FIELD_SEQ, FIELD_FIRST_SEQ, FIELD_PREV_SEQ, FIELD_SYMBOL, FIELD_TIME
+        FIELD_NUMBERS, FIELD_SEQ, FIELD_FIRST_SEQ, FIELD_PREV_SEQ, FIELD_TIME, FIELD_SYMBOL
         FIELD_SIDE, FIELD_BIDS, FIELD_ASKS, FIELD_COUNT
     enum:
-        STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_TEXT, STEP_NUMBER, STEP_BOOL
+        STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_SYMBOL, STEP_TEXT, STEP_NUMBER, STEP_TIME_TEXT, STEP_SIDE_TEXT, STEP_BOOL
     enum:
         LAYOUT_STEPS
     ctypedef struct ff_fields:
         double number[8]
-        int64_t integer[3]
+        int64_t integer[4]
         int64_t event_ns
-        const char* text[3]
-        uint32_t size[3]
+        const char* symbol
+        const char* time_text
+        const char* side_text
+        uint32_t symbol_size
+        uint32_t time_size
+        uint32_t side_size
         uint32_t level[2]
         uint32_t levels[2]
         uint16_t present
@@ -25,10 +29,10 @@ cdef extern from "layout.h" nogil:
         uint8_t sell
     ctypedef struct layout_step:
         uint8_t literal[16]
+        uint8_t stop[16]
         uint16_t mask
         uint8_t size
         uint8_t action
-        uint8_t stop
         uint8_t field
     ctypedef struct layout:
         layout_step step[64]
@@ -36,4 +40,8 @@ cdef extern from "layout.h" nogil:
         uint16_t message
         uint16_t present
         uint16_t null
-    bint layout_run(const layout* l, const char* p, const char* end, ff_fields* f, bint simd)
+    ctypedef int (*layout_kernel)(const layout* l, const char* p, const char* end, ff_fields* f) noexcept nogil
+    ctypedef struct layout_choice:
+        const char* name
+        layout_kernel run
+    const layout_choice* layout_kernels()

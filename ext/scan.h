@@ -12,14 +12,10 @@
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
-#define FF_SIMD_NAME "sse2"
 #define FF_HAS_SSE2 1
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #include <arm_neon.h>
-#define FF_SIMD_NAME "neon"
 #define FF_HAS_NEON 1
-#else
-#define FF_SIMD_NAME "scalar"
 #endif
 
 #if defined(_MSC_VER) && !defined(__clang__)

@@ -9,7 +9,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 cdef extern from "scan.h" nogil:
     enum:
         FF_PADDING
-    const char* FF_SIMD_NAME
     uint64_t scan_load8(const char* p)
     const char* scan_string(const char* p, int* escaped, bint simd)
     uint32_t scan_unescape(const char* p, uint32_t size, char* out)

@@ -1,7 +1,8 @@
-"""`fastfeed demo`: a venue in a second process, a feed in this one, a burst, a cut connection, and the books at the end.
+"""`fastfeed demo`: a venue in a second process, a feed in this one, a burst, a cut connection, and the books at the
+end.
 
-It balances the feed's counts against the venue's own and says so honestly: what a cut connection had in flight is lost, and the
-loss has to be explained to the frame. It reports; it repairs nothing.
+It balances the feed's counts against the venue's own and says so honestly: what a cut connection had in flight is lost,
+and the loss has to be explained to the frame. It reports; it repairs nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import faulthandler
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ from fastfeed.subscriptions import Subscription
 
 VENUE = "binance-usdm"
 PRICE_STREAMS = ("bookTicker", "trade", "aggTrade")  # each frame of these is one update of a row
+COMPARED = (  # of each symbol, in the feed's row and in the venue's count
+    ("bid", "bid"),
+    ("ask", "ask"),
+    ("last", "last"),
+    ("quote_seq", "book_id"),
+    ("trade_seq", "trade_id"),
+)
+TERMS = ("delivered", "conflated", "dropped", "pending")  # of a consumer's ledger: together what it received
+FINDINGS_SHOWN = 10
+EVENTS = "events"  # the name of the demo's reader of events
 QUIET_WINDOW = 0.25  # seconds; the second consumer reads this seldom, to show conflation
 STUCK_SECONDS = 5.0  # after the time limit a process whose event loop stands still is ended from outside it
 
@@ -94,7 +105,9 @@ class Market:
 def synthetic(plan: Plan) -> Market:
     quiet, burst, again = plan.seconds
     phases = [(plan.rate, quiet), (plan.rate * plan.burst, burst), (plan.rate, again)]
-    return Market(provider(VENUE), symbol_names(plan.symbols), ["quote", "trade"], {"symbols": plan.symbols}, {"phases": phases})
+    return Market(
+        provider(VENUE), symbol_names(plan.symbols), ["quote", "trade"], {"symbols": plan.symbols}, {"phases": phases}
+    )
 
 
 def recorded(plan: Plan) -> Market:
@@ -112,7 +125,9 @@ def recorded(plan: Plan) -> Market:
         if without_speed(found.topic(Subscription("X", channel))).partition("@")[2] in kinds
     ]
     if not channels or not symbols:
-        raise ConfigError(f"{plan.frames} holds no stream that {found.name} has; streams: {', '.join(recording.streams[:5])}")
+        raise ConfigError(
+            f"{plan.frames} holds no stream that {found.name} has; streams: {', '.join(recording.streams[:5])}"
+        )
     span = float(recording.recv_ns[-1] - recording.recv_ns[0]) / 1e9
     quiet, burst, again = plan.seconds
     slow = quiet + again
@@ -120,7 +135,7 @@ def recorded(plan: Plan) -> Market:
     speeds = [(1.0, quiet), ((span - slow) / burst, burst), (1.0, again + 1.0)]
     if span < 2 * slow:
         speeds = [(max(span, 1e-9) / (slow + burst), slow + burst + 1.0)]
-    return Market(found, symbols, channels, {"frames": plan.frames}, {"speed": speeds})
+    return Market(found, symbols, channels, {"frames": plan.frames, "retimed": True}, {"speed": speeds})
 
 
 async def run(plan: Plan, screen: Screen) -> int:
@@ -145,7 +160,9 @@ async def _run(plan: Plan, screen: Screen) -> int:
     with VenueProcess(market.provider.name, **market.load) as venue:
         screen.say(f"venue: {venue.url}, process {venue.pid}, speaks {market.provider.name}")
         async with Feed(market.provider, market.symbols, channels=market.channels, url=venue.url) as feed:
-            screen.say(f"feed: {len(market.symbols)} symbols, {' and '.join(market.channels)}, {feed.stats()['connections']} connections")
+            connections = feed.stats()["connections"]
+            what = f"{len(market.symbols)} symbols, {' and '.join(market.channels)}"
+            screen.say(f"feed: {what}, {connections} connection{'s' * (connections > 1)}")
             async with _reading(feed, seen):
                 await asyncio.to_thread(venue.plays, **market.play)
                 cut = await _watch(plan, feed, venue, seen, screen)
@@ -153,7 +170,8 @@ async def _run(plan: Plan, screen: Screen) -> int:
                 return _summary(feed, count, cut, seen, screen)
 
 
-# ---------------------------------------------------------------------------------------------------------- while it plays
+# ---------------------------------------------------------------------------------------------------------- while it
+# plays
 
 
 @asynccontextmanager
@@ -184,7 +202,7 @@ async def _read_seldom(feed: Feed, seen: Seen) -> None:
 
 
 async def _read_events(feed: Feed, seen: Seen) -> None:
-    async with feed.events(name="events") as stream:
+    async with feed.events(name=EVENTS) as stream:
         async for event in stream:
             match event:
                 case events.Connected() if seen.cut_utc_ns and not seen.connected_utc_ns:
@@ -262,7 +280,8 @@ class _Rates:
         screen.draw(title, ["symbol", "bid", "ask", "last", "updates/s", "conflated"], rows)
 
 
-# ------------------------------------------------------------------------------------------------------------- the books
+# ------------------------------------------------------------------------------------------------------------- the
+# books
 
 
 async def _settle(feed: Feed, venue: VenueProcess) -> dict[str, Any]:
@@ -275,61 +294,59 @@ async def _settle(feed: Feed, venue: VenueProcess) -> dict[str, Any]:
             return count
 
 
-@dataclass(slots=True)
-class Books:
-    """The comparison of what the venue sent with what the feed has."""
-
-    findings: list[str] = field(default_factory=list)
-
-    def check(self, holds: bool, finding: str) -> None:
-        if not holds:
-            self.findings.append(finding)
-
-
 def balance(stats: dict[str, Any], count: dict[str, Any], cut: dict[str, Any], rows: dict[str, Any]) -> list[str]:
     """Everything in which the feed's books differ from the venue's: empty if they balance.
 
-    `stats` are the feed's, `count` the venue's, `cut` what the cut connection had been sent, `rows` symbol -> row.
+    `stats` are the feed's, `count` the venue's, `cut` is what the connection that was cut had been sent, `rows` symbol
+    -> row. Only that connection may be short of frames: those in flight when it was cut.
     """
-    books = Books()
+    findings = []
+
+    def check(holds: bool, finding: str) -> None:
+        if not holds:
+            findings.append(finding)
+
     for kind in ("unknown", "malformed"):
-        books.check(stats[kind] == 0, f"{stats[kind]} frames {kind}")
+        check(stats[kind] == 0, f"{stats[kind]} frames {kind}")
     split = sum(stats[kind] for kind in ("data", "control", "unknown", "malformed"))
-    books.check(stats["frames"] == split, f"{stats['frames']} frames, but {split} by kind")
+    check(stats["frames"] == split, f"{stats['frames']} frames, but {split} by kind")
     for name, ledger in stats["consumers"].items():
-        ended = sum(ledger[term] for term in ("delivered", "conflated", "dropped", "pending"))
-        books.check(ledger["received"] == ended, f"consumer {name!r}: {ledger['received']} received, {ended} accounted for")
+        told = sum(ledger[term] for term in TERMS)
+        check(ledger["received"] == told, f"consumer {name!r}: {ledger['received']} received, {told} accounted for")
 
     lost = count["frames"] - stats["frames"]
-    in_flight = sum(cut.get("streams", {}).values())
-    books.check(0 <= lost <= in_flight, f"{lost} frames missing, the cut connection had been sent {in_flight}")
-    sent: dict[str, int] = {}
-    other = 0  # frames on the cut connection that update no row
-    for stream, frames in count["streams"].items():
-        name, _, kind = stream.partition("@")
-        if kind in PRICE_STREAMS:
-            sent[name.upper()] = sent.get(name.upper(), 0) + frames
-    was_cut: set[str] = set()
-    for stream, frames in cut.get("streams", {}).items():
-        name, _, kind = stream.partition("@")
-        was_cut.add(name.upper())
-        other += 0 if kind in PRICE_STREAMS else frames
+    in_flight = sum(cut["streams"].values())
+    check(0 <= lost <= in_flight, f"{lost} frames missing, the connection that was cut had been sent {in_flight}")
+    sent = _updates(count["streams"])
+    was_cut = _updates(cut["streams"])
     short = 0
     for symbol, frames in sent.items():
         missing = frames - int(rows[symbol]["updates"])
         short += missing
-        if symbol in was_cut:
-            books.check(missing >= 0, f"{symbol}: {-missing} updates more than were sent")
-        else:
-            books.check(missing == 0, f"{symbol}: {missing} updates missing on a connection that was not cut")
-    books.check(0 <= lost - short <= other, f"{lost} frames missing, but {short} updates")
+        most = was_cut.get(symbol, 0)
+        check(0 <= missing <= most, f"{symbol}: {missing} of {frames} updates missing, at most {most} were in flight")
+    # What updates no row (depth, marks) can be missing too.
+    most = lost - (in_flight - sum(was_cut.values()))
+    check(most <= short <= lost, f"{lost} frames missing, but {short} updates")
 
-    for symbol, last in count["last"].items():
-        for name, key in (("bid", "bid"), ("ask", "ask"), ("last", "last"), ("quote_seq", "book_id"), ("trade_seq", "trade_id")):
-            if key in last:
-                had, was = rows[symbol][name], float(last[key])
-                books.check(had == was, f"{symbol}: last {name} sent was {last[key]}, the feed has {had}")
-    return books.findings
+    for symbol, row in rows.items():
+        check(int(row["updates"]) > 0, f"{symbol}: no data at all")
+        for name, key in COMPARED:
+            last = count["last"].get(symbol, {}).get(key)
+            check(
+                last is None or row[name] == float(last), f"{symbol}: {name} is {row[name]}, the last sent was {last}"
+            )
+    return findings
+
+
+def _updates(streams: dict[str, int]) -> dict[str, int]:
+    """Frames that update a row, per symbol, of frames per stream."""
+    updates: dict[str, int] = {}
+    for stream, frames in streams.items():
+        name, _, kind = stream.partition("@")
+        if kind in PRICE_STREAMS:
+            updates[name.upper()] = updates.get(name.upper(), 0) + frames
+    return updates
 
 
 def _summary(feed: Feed, count: dict[str, Any], cut: dict[str, Any], seen: Seen, screen: Screen) -> int:
@@ -337,33 +354,34 @@ def _summary(feed: Feed, count: dict[str, Any], cut: dict[str, Any], seen: Seen,
     rows = {symbol: feed.prices[symbol] for symbol in feed.prices.symbols}
     findings = balance(stats, count, cut, rows)
     lost = count["frames"] - stats["frames"]
-    say = screen.say
-    say("")
-    say(f"venue sent       {count['frames']:>11,} frames on {len(count['connections'])} connections")
-    say(f"feed received    {stats['frames']:>11,} frames = {stats['data']:,} data + {stats['control']:,} control")
-    say(f"lost in the cut  {lost:>11,} frames, in flight on the connection that was cut (number {cut.get('connection')})")
-    say(f"gaps reported    {stats['gaps']:>11,} ({seen.missed:,} numbers missing)")
+    lines = [
+        f"venue sent      {count['frames']:>10,} frames on {len(count['connections'])} connections",
+        f"feed received   {stats['frames']:>10,} frames = {stats['data']:,} data + {stats['control']:,} control",
+        f"lost in the cut {lost:>10,} frames, in flight on connection {cut['connection']} when it was reset",
+        f"gaps reported   {stats['gaps']:>10,} ({seen.missed:,} numbers missing)",
+        f"last prices     {len(count['last']):>10,} symbols compared with what the venue sent last",
+    ]
     for name, ledger in stats["consumers"].items():
-        if name != "events":
-            terms = " + ".join(f"{ledger[term]:,} {term}" for term in ("delivered", "conflated", "dropped", "pending"))
-            say(f"consumer {name}: {ledger['received']:,} received = {terms}")
-    say(f"last prices      {len(count['last']):>11,} symbols compared with the venue's")
-    delays = [(name, seen_.percentile(50), seen_.percentile(99)) for name, seen_ in (("socket read", seen.in_hand), ("venue event", seen.on_the_way))]
-    for name, half, most in delays:
-        say(f"{name} to consumer: p50 {_time(half)}, p99 {_time(most)}")
-    restored = seen.restored
-    if seen.all_back is None or restored is None:
-        findings.append("the cut connection's symbols did not all come back")
+        if name != EVENTS:
+            terms = " + ".join(f"{ledger[term]:,} {term}" for term in TERMS)
+            lines.append(f"consumer {name}: {ledger['received']:,} received = {terms}")
+    for start, latencies in (("socket read", seen.in_hand), ("venue event", seen.on_the_way)):
+        half, most = (_time(latencies.percentile(percent)) for percent in (50, 99))
+        lines.append(f"{start} to consumer: p50 {half}, p99 {most}")
+    if seen.all_back is None or seen.restored is None:
+        findings.append("what the cut took did not all come back")
     else:
-        say(f"recovery         data again after {_time(restored.duration)}, all {len(cut['streams'])} streams after {_time(seen.all_back)}")
-        if restored.missing:
-            findings.append(f"{len(restored.missing)} subscriptions silent after the cut")
-    for finding in findings[:10]:
-        say(f"FAILED: {finding}")
-    if len(findings) > 10:
-        say(f"FAILED: and {len(findings) - 10} more")
+        back = f"all {len(cut['streams'])} streams after {_time(seen.all_back)}"
+        lines.append(f"recovery: data again {_time(seen.restored.duration)} after the cut, {back}")
+        if seen.restored.missing:
+            findings.append(f"{len(seen.restored.missing)} subscriptions silent after the cut")
+    lines += [f"FAILED: {finding}" for finding in findings[:FINDINGS_SHOWN]]
+    if len(findings) > FINDINGS_SHOWN:
+        lines.append(f"FAILED: and {len(findings) - FINDINGS_SHOWN} more")
     if not findings:
-        say(f"OK: the books balance, all {len(rows)} symbols came back")
+        lines.append(f"OK: the books balance, all {len(rows)} symbols came back")
+    for line in lines:
+        screen.say(line)
     return 1 if findings else 0
 
 

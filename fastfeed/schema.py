@@ -46,7 +46,7 @@ _NUMBERS: Final[dict[str, tuple[str, ...]]] = {
 }
 _KINDS: Final = {"quote": 1, "trade": 2, "depth": 3, "mark": 4, "bar": 5, "control": 255}
 _INTEGERS: Final = {"seq": 8, "first_seq": 9, "prev_seq": 10}
-_TEXTS: Final = {"symbol": 11, "event_time": 12, "side": 13}
+_TEXTS: Final = {"event_time": 11, "symbol": 12, "side": 13}
 _LEVELS: Final = {"bids": 14, "asks": 15}
 _PRICE, _INTEGER, _TEXT, _LEVEL = range(4)  # field actions, as in ext/schema.pxd
 _PAYLOAD, _ENVELOPE, _ELEMENT = range(3)  # scopes, likewise

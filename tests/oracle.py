@@ -115,9 +115,9 @@ def follow(ref: str | int, stack: list) -> object:
         return ABSENT
     value = stack[-1 - out]
     for step in steps:
-        if isinstance(step, int) and isinstance(value, list) and step < len(value):
-            value = value[step]
-        elif isinstance(step, str) and isinstance(value, dict) and step in value:
+        if (isinstance(step, int) and isinstance(value, list) and step < len(value)) or (
+            isinstance(step, str) and isinstance(value, dict) and step in value
+        ):
             value = value[step]
         else:
             return ABSENT
@@ -220,7 +220,18 @@ class Sequence:
 class Decoder:
     """What the compiled decoder must make of every payload. Ticks gather in `ticks` as tuples of the plain record."""
 
-    COUNTERS = ("frames", "data", "control", "unknown", "malformed", "messages", "ticks", "gaps", "duplicates", "resets")
+    COUNTERS = (
+        "frames",
+        "data",
+        "control",
+        "unknown",
+        "malformed",
+        "messages",
+        "ticks",
+        "gaps",
+        "duplicates",
+        "resets",
+    )
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -231,7 +242,10 @@ class Decoder:
         self.gaps: list[Gap] = []
         self.sequences: dict[tuple, Sequence] = {}
         self.takes_positions = any(
-            isinstance(ref, int) for m in schema.messages if not m.each for ref in (*m.match, *m.has, *dict(m.references()).values())
+            isinstance(ref, int)
+            for m in schema.messages
+            if not m.each
+            for ref in (*m.match, *m.has, *dict(m.references()).values())
         )
 
     def decode(self, payload: bytes, recv_ns: int = 0, source: int = 0) -> int:
@@ -373,7 +387,11 @@ class Decoder:
         number = fields.get("event_time") if message.rule == "time" else fields.get("seq")
         if message.rule == "none" or number is None:
             return "in order"
-        key = ("connection", source) if message.rule == "connection" else (self.schema.messages.index(message), fields["symbol"])
+        key = (
+            ("connection", source)
+            if message.rule == "connection"
+            else (self.schema.messages.index(message), fields["symbol"])
+        )
         stream = self.sequences.setdefault(key, Sequence(message.rule))
         verdict, missed = stream.check(number, fields.get("first_seq"), fields.get("prev_seq"))
         if missed:
@@ -384,7 +402,9 @@ class Decoder:
         return verdict
 
     def merge(self, message: Message, fields: dict, flags: Flag, recv_ns: int) -> None:
-        row = self.rows.setdefault(fields["symbol"], dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)})
+        row = self.rows.setdefault(
+            fields["symbol"], dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)}
+        )
         for name in NUMBERS[message.kind]:
             if name in fields:
                 cell = {"price": "last", "size": "last_size"}.get(name, name)
@@ -408,12 +428,19 @@ def assert_same(decoder, ticks: np.ndarray, oracle: Decoder) -> None:
     if got.tobytes() != expected.tobytes():
         wrong = next(i for i in range(len(got)) if got[i].tobytes() != expected[i].tobytes())
         assert got[wrong].tolist() == expected[wrong].tolist(), f"tick {wrong} of {len(got)}"
-        raise AssertionError(f"tick {wrong} of {len(got)}: {got[wrong].tobytes().hex()} != {expected[wrong].tobytes().hex()}")
+        raise AssertionError(
+            f"tick {wrong} of {len(got)}: {got[wrong].tobytes().hex()} != {expected[wrong].tobytes().hex()}"
+        )
     assert list(decoder.prices.symbols) == list(oracle.symbols)
     for symbol, row in oracle.rows.items():
         got_row = decoder.prices[symbol]
         for name, value in row.items():
-            assert np.asarray(got_row[name]).tobytes() == np.asarray(value, got_row[name].dtype).tobytes(), (symbol, name, got_row[name], value)
+            assert np.asarray(got_row[name]).tobytes() == np.asarray(value, got_row[name].dtype).tobytes(), (
+                symbol,
+                name,
+                got_row[name],
+                value,
+            )
     assert list(decoder.gaps()) == oracle.gaps
 
 

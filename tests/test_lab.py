@@ -511,6 +511,22 @@ def test_only_a_speed_is_taken_off_a_stream_name(stream: str, plain: str) -> Non
     assert without_speed(stream) == plain
 
 
+async def test_a_retimed_recording_differs_in_its_event_times_only(tmp_path: Path) -> None:
+    file = tmp_path / "old"
+    data = '{"e":"aggTrade","E":1500000000000,"a":7,"s":"A","p":"1","q":"2","T":1500000000001,"n":1500000000002}'
+    file.write_text(f'1 {{"stream":"a@aggTrade","data":{data}}}\n')
+    async with (
+        Venue("binance-usdm", load=Recording(file, retimed=True)) as venue,
+        meeting(venue, "/market/ws/a@aggTrade") as client,
+    ):
+        before = venue.utc_ms()
+        venue.plays(speed=1)
+        played = await receive(client, "the trade")
+        assert before <= played["E"] == played["T"] <= venue.utc_ms()
+        assert played | {"E": 1500000000000, "T": 1500000000001} == json.loads(data)
+        assert venue.count()["last"] == {"A": {"last": "1", "last_size": "2", "trade_id": 7}}
+
+
 @pytest.mark.parametrize(("text", "says"), [("hello\n", "line 1"), ('1 {"a":1}\n', "no combined-stream frame")])
 def test_a_file_that_is_no_recording_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "wrong"

@@ -81,11 +81,11 @@ def test_the_plain_tick_has_the_same_bytes_without_overlay():
 
 def test_c_agrees_with_numpy_offset_by_offset():
     c = _core.layout()
-    assert c["tick"]["sizeof"] == fastfeed.TICK_DTYPE.itemsize
-    assert c["row"]["sizeof"] == fastfeed.PRICE_DTYPE.itemsize
-    assert {name: at for name, at in c["row"].items() if name != "sizeof"} == {n: at for n, (_, at) in ROW.items()}
+    assert c["tick"]["size"] == fastfeed.TICK_DTYPE.itemsize
+    assert c["row"]["size"] == fastfeed.PRICE_DTYPE.itemsize
+    assert {name: at for name, at in c["row"].items() if name != "size"} == {n: at for n, (_, at) in ROW.items()}
     expected = {name: at for name, (_, at) in TICK.items()} | {"value": 32}
-    assert {name: at for name, at in c["tick"].items() if name != "sizeof"} == expected
+    assert {name: at for name, at in c["tick"].items() if name != "size"} == expected
 
 
 def test_kinds_flags_and_statuses_have_their_numbers():

@@ -170,7 +170,15 @@ def test_no_byte_outside_the_payload_decides(guarded):
         whole = memoryview(frame)
         for end in range(len(frame)):
             decoders.judge(frame[:end], whole[:end])
-    for cut, rest in ((b"[1", b"]"), (b"12", b"3"), (b'"a', b'"'), (b"tru", b"e"), (b"1.", b"5"), (b"1e", b"5"), (b"-", b"1")):
+    for cut, rest in (
+        (b"[1", b"]"),
+        (b"12", b"3"),
+        (b'"a', b'"'),
+        (b"tru", b"e"),
+        (b"1.", b"5"),
+        (b"1e", b"5"),
+        (b"-", b"1"),
+    ):
         decoders.judge(cut, memoryview(cut + rest)[: len(cut)])
     number = memoryview(b"1234567890")
     for end in range(1, 10):
@@ -211,7 +219,17 @@ def test_a_malformed_frame_leaves_no_tick_behind():
     decoder = fastfeed.Decoder(schema)
     ticks, rows = decoder.ring.reader(), decoder.prices.reader()
     fine = b'{"trades":[{"s":"A","p":1,"t":1},{"s":"B","p":2,"t":1},{"s":"C","p":3,"t":1}]'
-    for fault in (b"", b"]", b"}}", b',"x":1e400}', b',"x":"\xff"}', b',"x":"\\ud800"}', b',"x":tru}', b',"x":01}', b'} "'):
+    for fault in (
+        b"",
+        b"]",
+        b"}}",
+        b',"x":1e400}',
+        b',"x":"\xff"}',
+        b',"x":"\\ud800"}',
+        b',"x":tru}',
+        b',"x":01}',
+        b'} "',
+    ):
         assert decoder.decode(fine + fault) == 0
     assert decoder.stats()["malformed"] == 9
     assert decoder.stats()["ticks"] == 0
@@ -224,7 +242,9 @@ def test_a_malformed_frame_leaves_no_tick_behind():
     assert list(decoder.prices.symbols) == ["A", "B", "C"]
 
 
-@pytest.mark.parametrize("document", [b"", b" ", b"{", b'{"b":"\xff"}', b"[1e400]", b"[1,]", nested(1025), b'{"a":"\\x"}'])
+@pytest.mark.parametrize(
+    "document", [b"", b" ", b"{", b'{"b":"\xff"}', b"[1e400]", b"[1,]", nested(1025), b'{"a":"\\x"}']
+)
 def test_check_says_why_and_where(document):
     with pytest.raises(fastfeed.DecodeError) as raised:
         fastfeed.check(document)
@@ -286,7 +306,25 @@ def test_decode_many_counts_as_decode_does():
 # ---- hypothesis: mutations of real frames, and JSON of any shape ----
 
 PIECES = st.sampled_from(
-    [*FRAMES, b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", b"\\u", b"\\ud800", b"0", b"-", b".", b"e", b"1e400", b"null"]
+    [
+        *FRAMES,
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b",",
+        b":",
+        b"\\",
+        b"\\u",
+        b"\\ud800",
+        b"0",
+        b"-",
+        b".",
+        b"e",
+        b"1e400",
+        b"null",
+    ]
     + [b"true", b'"b"', b'"b":', b" ", b"\n", b"\x00", b"\xff", b"\xc3", b"\xc3\xa9", b"\xed\xa0\x80"]
 )
 

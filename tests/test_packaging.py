@@ -19,7 +19,7 @@ import fastfeed
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-IMPORT_BUDGET = 0.150  # seconds of processor time on top of `import numpy`
+IMPORT_BUDGET = 0.150  # seconds on top of `import numpy`
 ROUNDS = 7
 SHIPPED = {".py", ".pyi", ".pxd", ".h", ".typed"}
 
@@ -69,10 +69,9 @@ def test_tests_compile_with_the_cython_of_the_build() -> None:
 
 
 def test_importing_costs_little_on_top_of_numpy(record_property: Callable[[str, object], None]) -> None:
-    """Processor time, so that a busy machine does not fail it; the median, so that a cold disk does not."""
-    code = "import time, numpy; start = time.process_time(); import fastfeed; print(time.process_time() - start)"
-    quiet = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # its threads would spin on this process's account
-    costs = [float(run(code, quiet)) for _ in range(ROUNDS)]
+    """Processor time of the importing thread, so that a busy machine does not fail it; the median, for a cold disk."""
+    code = "import time, numpy; start = time.thread_time(); import fastfeed; print(time.thread_time() - start)"
+    costs = [float(run(code)) for _ in range(ROUNDS)]
     median = statistics.median(costs)
     record_property("import_seconds", median)
     assert median < IMPORT_BUDGET, f"import fastfeed: {median * 1e3:.0f} ms on top of numpy, rounds {costs}"

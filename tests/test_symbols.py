@@ -27,8 +27,34 @@ def test_ids_are_dense_in_order_of_first_sight():
 
 @pytest.mark.parametrize(
     "symbol",
-    ["A", "BTCUSDT", "这是测试币456", "币安人生USDT", "é", "😀", "a b", "A/B", "A.B-C_D", "x" * 15, "x" * 16, "x" * 17, "x" * 63]
-    + ["x" * 64, "x" * 65, "x" * 255, "x" * 256, "x" * 10_000, 'quo"te', "back\\slash", "new\nline", "nul\x00nul", "\x7f", "\U0010ffff"],
+    [
+        "A",
+        "BTCUSDT",
+        "这是测试币456",
+        "币安人生USDT",
+        "é",
+        "😀",
+        "a b",
+        "A/B",
+        "A.B-C_D",
+        "x" * 15,
+        "x" * 16,
+        "x" * 17,
+        "x" * 63,
+    ]
+    + [
+        "x" * 64,
+        "x" * 65,
+        "x" * 255,
+        "x" * 256,
+        "x" * 10_000,
+        'quo"te',
+        "back\\slash",
+        "new\nline",
+        "nul\x00nul",
+        "\x7f",
+        "\U0010ffff",
+    ],
 )
 def test_any_symbol_keeps_its_name(symbol):
     decoder = fastfeed.Decoder(SCHEMA)
@@ -50,7 +76,9 @@ def test_symbols_that_share_beginnings_and_ends_stay_apart():
     assert [decoder.prices.id(name) for name in names] == list(range(len(names)))
 
 
-@given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), unique=True, max_size=40))
+@given(
+    names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), unique=True, max_size=40)
+)
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_a_symbol_of_its_own(names):
     decoder = fastfeed.Decoder(SCHEMA)
@@ -132,7 +160,9 @@ def test_an_impossible_table_is_a_config_error(max_symbols):
 
 def test_the_symbol_may_come_from_the_envelope():
     schema = Schema(
-        Message("quote", symbol=Symbol("^.stream", until="@", upper=True), bid="b", seq="u"), envelope="data", name="enveloped"
+        Message("quote", symbol=Symbol("^.stream", until="@", upper=True), bid="b", seq="u"),
+        envelope="data",
+        name="enveloped",
     )
     decoder = fastfeed.Decoder(schema)
     assert decoder.decode(b'{"stream":"btcusdt@depth5","data":{"b":"1","u":1}}') == 1

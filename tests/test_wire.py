@@ -17,15 +17,17 @@ from contextlib import asynccontextmanager
 import picows
 import pytest
 from corpus import ACK, DEPTH, QUOTE, TRADE
+from fastfeed._wire import Wire
 
 import fastfeed
-from fastfeed._wire import Wire
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DEADLINE = 10.0
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, length_bytes: int | None = None) -> bytes:
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, length_bytes: int | None = None
+) -> bytes:
     """One server frame. `length_bytes` (0, 2, 8) forces how the length is written."""
     size = len(payload)
     if length_bytes is None:
@@ -149,7 +151,11 @@ async def connected(provider="binance-usdm", **options) -> AsyncIterator[Line]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
-        key = next(line.split(b":", 1)[1].strip() for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+        key = next(
+            line.split(b":", 1)[1].strip()
+            for line in request.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
         accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -194,7 +200,8 @@ ENDINGS = {
     "all but the last byte": frame(TEXT, quote(99))[:-1],
     "half a ping": frame(PING, b"hello")[:4],
     "a first fragment": frame(TEXT, quote(99)[:30], fin=False),
-    "a fragment and a half": frame(TEXT, quote(99)[:30], fin=False) + frame(CONTINUATION, quote(99)[30:60], fin=False)[:10],
+    "a fragment and a half": frame(TEXT, quote(99)[:30], fin=False)
+    + frame(CONTINUATION, quote(99)[30:60], fin=False)[:10],
     "a ping and half a frame": frame(PING, b"hi") + frame(TEXT, quote(99))[:40],
     "a pong and half a header": frame(PONG, b"hi") + frame(TEXT, quote(99, filler=200))[:2],
 }
@@ -257,10 +264,18 @@ async def test_frames_that_came_with_the_handshake_are_not_lost():
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
-        key = next(line.split(b":", 1)[1].strip() for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+        key = next(
+            line.split(b":", 1)[1].strip()
+            for line in request.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
         accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-        answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        writer.write(answer + accept + b"\r\n\r\n" + frame(TEXT, quote(1)) + frame(TEXT, quote(2)) + frame(PING, b"now"))
+        answer = (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        )
+        writer.write(
+            answer + accept + b"\r\n\r\n" + frame(TEXT, quote(1)) + frame(TEXT, quote(2)) + frame(PING, b"now")
+        )
         accepted.set_result(writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -268,7 +283,10 @@ async def test_frames_that_came_with_the_handshake_are_not_lost():
     handler = Handler(decoder)
     wire = Wire(decoder, handler)
     transport, _ = await picows.ws_connect(
-        lambda: wire, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", enable_auto_ping=False, enable_auto_pong=False
+        lambda: wire,
+        f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/",
+        enable_auto_ping=False,
+        enable_auto_pong=False,
     )
     writer = await accepted
     async with asyncio.timeout(DEADLINE):
@@ -282,7 +300,11 @@ async def test_frames_that_came_with_the_handshake_are_not_lost():
 
 # ---- every tricky frame at every split point ----
 
-FRAGMENTED = frame(TEXT, quote(20)[:7], fin=False) + frame(CONTINUATION, quote(20)[7:50], fin=False) + frame(CONTINUATION, quote(20)[50:])
+FRAGMENTED = (
+    frame(TEXT, quote(20)[:7], fin=False)
+    + frame(CONTINUATION, quote(20)[7:50], fin=False)
+    + frame(CONTINUATION, quote(20)[50:])
+)
 INTERRUPTED = (
     frame(TEXT, quote(21)[:20], fin=False)
     + frame(PING, b"between")
@@ -301,11 +323,18 @@ TRICKY = {
     "fragments": (FRAGMENTED, 1),
     "fragments around control frames": (INTERRUPTED, 1),
     "a UTF-8 character across fragments": (
-        frame(TEXT, quote(15, symbol="币A").split("安".encode())[0][: quote(15, symbol="币A").index("币".encode()) + 1], fin=False)
+        frame(
+            TEXT,
+            quote(15, symbol="币A").split("安".encode())[0][: quote(15, symbol="币A").index("币".encode()) + 1],
+            fin=False,
+        )
         + frame(CONTINUATION, quote(15, symbol="币A")[quote(15, symbol="币A").index("币".encode()) + 1 :]),
         1,
     ),
-    "pings all over": (frame(PING) + frame(TEXT, quote(16)) + frame(PING, b"x" * 125) + frame(TEXT, quote(17)) + frame(PONG), 2),
+    "pings all over": (
+        frame(PING) + frame(TEXT, quote(16)) + frame(PING, b"x" * 125) + frame(TEXT, quote(17)) + frame(PONG),
+        2,
+    ),
     "an ack between quotes": (frame(TEXT, quote(18)) + frame(TEXT, ACK) + frame(TEXT, quote(19)), 2),
     "an empty fragment first": (frame(TEXT, b"", fin=False) + frame(CONTINUATION, quote(22)), 1),
     "an empty fragment last": (frame(TEXT, quote(23), fin=False) + frame(CONTINUATION, b""), 1),
@@ -321,7 +350,9 @@ async def test_a_frame_may_be_cut_anywhere(name):
         for count, split in enumerate(range(1, len(data)), 1):
             await line.write(data[:split])
             await line.write(data[split:])
-            await line.until(lambda count=count: line.decoder.stats()["ticks"] == made * count, f"the ticks of split {split}")
+            await line.until(
+                lambda count=count: line.decoder.stats()["ticks"] == made * count, f"the ticks of split {split}"
+            )
         assert line.handler.closed is None
         stats = line.decoder.stats()
         assert stats["malformed"] == (len(data) - 1 if name == "an empty frame" else 0)
@@ -403,7 +434,9 @@ async def test_a_message_of_exactly_the_limit_is_read():
     payload = quote(1, filler=500)
     async with connected(max_message=len(payload)) as line:
         await line.write(frame(TEXT, payload))
-        await line.write(frame(TEXT, payload[:100].replace(b'"u":1,', b'"u":2,'), fin=False) + frame(CONTINUATION, payload[100:]))
+        await line.write(
+            frame(TEXT, payload[:100].replace(b'"u":1,', b'"u":2,'), fin=False) + frame(CONTINUATION, payload[100:])
+        )
         await line.until_ticks(2)
 
 
@@ -501,7 +534,9 @@ async def test_binary_frames_need_no_utf8():
 async def test_a_ping_is_answered_with_its_payload_in_order():
     async with connected() as line:
         payloads = [b"", b"x", b"\x00\xff binary", b"y" * 125]
-        await line.write(b"".join(frame(PING, payload) + frame(TEXT, quote(i + 1)) for i, payload in enumerate(payloads)))
+        await line.write(
+            b"".join(frame(PING, payload) + frame(TEXT, quote(i + 1)) for i, payload in enumerate(payloads))
+        )
         assert [await line.client_frame() for _ in payloads] == [(PONG, payload) for payload in payloads]
         assert line.wire.pings_answered == 4
 

@@ -12,6 +12,7 @@ import gzip
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -483,17 +484,21 @@ def read_recording(path: str | Path) -> Iterator[tuple[int, str]]:
             yield int(stamp), frame
 
 
+_EVENT_TIME = re.compile(r'("[ET]":)\d{13}\b')
+
+
 class Recording:
     """Recorded combined-stream frames, byte for byte as they were received; lines of another shape (snapshots) are left
     out.
 
     A connection gets the streams it asked for. An update speed does not count in the comparison: `@depth@0ms` in the
-    file is sent to who asked for `@depth@100ms`, and named as asked.
+    file is sent to who asked for `@depth@100ms`, and named as asked. `retimed` writes the time of playing over the
+    event times (E and T): old prices are stale prices.
     """
 
     passes = 1.0
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, retimed: bool = False) -> None:
         self.streams: list[str] = []
         self._texts: list[str] = []
         stamps: list[int] = []
@@ -506,7 +511,7 @@ class Recording:
             stream = known.setdefault(without_speed(name), len(known))
             stamps.append(recv_ns)
             ids.append(stream)
-            self._texts.append(text)
+            self._texts.append(_EVENT_TIME.sub(rf"\g<1>{TIME}", text) if retimed else text)
         if not stamps:
             raise ConfigError(f'{path} holds no combined-stream frame (\'{{"stream":...,"data":...}}\')')
         self.streams = list(known)
@@ -531,12 +536,16 @@ class Recording:
         return _frames(texts, event, self._stream[event])
 
     def stamp(self, piece: Piece, start: int, stop: int, turn: int, utc_ms: int) -> None:
-        """A recording keeps its own ids and times."""
+        """Ids stay as recorded, times too unless the recording is retimed."""
+        times = piece.places[TIME]
+        first, last = np.searchsorted(times, (piece.bounds[start], piece.bounds[stop]))
+        if first != last:
+            _write_digits(piece.data, times[first:last], np.int64(utc_ms), len(TIME))
 
     def last_prices(self, last: Mapping[int, int]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for total in sorted(last.values()):
-            data = json.loads(self._texts[total % self.events])["data"]
+            data = json.loads(self._texts[total % self.events].replace(TIME, "0"))["data"]
             kind = data.get("e", "bookTicker")
             if kind == "bookTicker":
                 quote = {

@@ -59,7 +59,8 @@ class VenueProcess:
                 continue
             if isinstance(value, Sequence) and not isinstance(value, str):
                 value = ",".join(f"{rate}:{seconds}" for rate, seconds in value)
-            arguments += [f"--{option.replace('_', '-')}", str(value)]
+            flag = f"--{option.replace('_', '-')}"
+            arguments += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fastfeed.lab", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -207,6 +208,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames", type=Path, metavar="FILE", help="play this recording: lines '<recv ns> <frame>', may be gzip"
     )
+    parser.add_argument(
+        "--retimed", action="store_true", help="write the time of playing over the recording's event times"
+    )
     parser.add_argument("--speed", type=_speed, help="times faster than recorded, or max; also as phases")
     for limit, text in (
         ("ping-interval", "seconds between the server's pings"),
@@ -229,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _serve(options: argparse.Namespace) -> int:
     limits = {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
-    load = Recording(options.frames) if options.frames is not None else None
+    load = Recording(options.frames, retimed=options.retimed) if options.frames is not None else None
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

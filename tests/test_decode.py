@@ -1,0 +1,393 @@
+"""The decoder against the oracle: documented frames, the same frames written in every legal way, and frames at random.
+
+What is malformed is test_malformed's business, single numbers test_numbers', whole recordings test_recordings'.
+"""
+
+import json
+import random
+
+import pytest
+from corpus import ACK, DEPTH, FRAMES, QUOTE, SPOT_QUOTE, TRADE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Decoder as Oracle
+from oracle import assert_same
+
+import fastfeed
+from fastfeed.schema import MISSING, Message, Schema, Symbol
+
+USDM = [
+    QUOTE,
+    TRADE,
+    DEPTH,
+    ACK,
+    b'{"e":"aggTrade","E":1767225600136,"s":"BTCUSDT","a":5933014,"p":"87654.30","q":"0.120","nq":"0.100","f":100,"l":105,'
+    b'"T":1767225600120,"m":true,"st":1}',
+    b'{"e":"bookTicker","u":400900217,"E":1568014460893,"T":1568014460891,"s":"BNBUSDT","b":"25.35190000","B":"31.21000000",'
+    b'"a":"25.36520000","A":"40.66000000","st":1,"ps":"BNBUSDT"}',
+    b'{"e":"markPriceUpdate","E":1562305380000,"s":"BTCUSDT","p":"11794.15000000","ap":"11793.90000000","i":"11784.62659091",'
+    b'"P":"11784.25641265","r":"0.00038167","T":1562306400000,"st":1}',
+    b'{"e":"markPriceUpdate","E":1562305380001,"s":"BTCUSD_200925","p":"1.5","i":"2.5","P":"3","r":"","T":0}',
+    b'[{"e":"markPriceUpdate","E":1562305380002,"s":"A","p":"1","i":"2","P":"3","r":"0.1","T":1},'
+    b'{"e":"markPriceUpdate","E":1562305380002,"s":"B","p":"4","i":"5","P":"6","r":"","T":1}]',
+    b'{"stream":"!markPrice@arr","data":[{"e":"markPriceUpdate","E":1562305380003,"s":"A","p":"1.25","i":"2","P":"3","r":"0","T":1}]}',
+    b'{"e":"forceOrder","E":1568014460893,"o":{"s":"BTCUSDT","S":"SELL","o":"LIMIT","f":"IOC","q":"0.014","p":"9910","ap":"9910"}}',
+    b'{"error":{"code":4,"msg":"Too many subscriptions"},"id":19}',
+    b'{"code":2,"msg":"Invalid request: too many parameters"}',
+    b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}',
+    b'{"e":"serverShutdown","E":1770123456789}',
+    b'{"result":["btcusdt@aggTrade"],"id":3}',
+    b"{}",
+    b"[]",
+]
+SPOT = [
+    SPOT_QUOTE,
+    b'{"stream":"bnbusdt@bookTicker","data":{"u":400900218,"s":"BNBUSDT","b":"25.36","B":"3","a":"25.37","A":"4"}}',
+    b'{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12345,"p":"0.001","q":"100","T":1672515782136,"m":true,"M":true}',
+    b'{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12346,"p":"0.002","q":"1","b":88,"a":50,"T":1672515782136,"m":false,"M":true}',
+    b'{"e":"aggTrade","E":1672515782136,"s":"BNBBTC","a":12345,"p":"0.001","q":"100","f":100,"l":105,"T":1672515782136,"m":true}',
+    b'{"e":"depthUpdate","E":1672515782136,"s":"BNBBTC","U":157,"u":160,"b":[["0.0024","10"]],"a":[["0.0026","100"]]}',
+    b'{"stream":"bnbbtc@depth5","data":{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}}',
+    b'{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}',
+    b'{"e":"trade","E":1672515782136123,"s":"A","t":1,"p":"1","q":"2","T":1672515782136123,"m":true}',
+    '{"u":5,"s":"这是测试币456","b":"1","B":"2","a":"3","A":"4"}'.encode(),
+    ACK,
+    b'{"code":0,"msg":"Unknown property","id":1}',
+]
+EVERYTHING = Schema(
+    Message(
+        "quote",
+        match={"e": "q"},
+        symbol="s",
+        bid="b",
+        bid_size="B",
+        ask="a",
+        ask_size="A",
+        seq="u",
+        event_time=("T", "ms"),
+        null=("",),
+    ),
+    Message("trade", match={"e": "t"}, symbol="s", price="p", size="q", side="m", seq="t", event_time="T"),
+    Message(
+        "trade",
+        match={"e": "ts", "x": MISSING},
+        channel="many",
+        each="d",
+        symbol="^.s",
+        price="p",
+        size=1,
+        seq="t",
+        side=("m", "sell"),
+    ),
+    Message("trade", match={"e": "ps"}, channel="tuples", each="d", symbol=0, price=1, size="2", event_time=(3, "iso")),
+    Message("depth", match={"e": "d"}, symbol="s", bids="b", asks="a", first_seq="U", seq="u", event_time=("T", "us")),
+    Message(
+        "depth",
+        match={"e": "o"},
+        channel="objects",
+        symbol="s",
+        bids="x.b",
+        asks="x.a",
+        level=("p", "q"),
+        snapshot=True,
+    ),
+    Message(
+        "mark",
+        match={"e": "m"},
+        symbol=Symbol("^.stream", until="@", upper=True),
+        price="p",
+        index="i",
+        funding="r",
+        null=("", "0"),
+    ),
+    Message(
+        "bar",
+        match={"e": "k"},
+        symbol="s",
+        open="k.o",
+        high="k.h",
+        low="k.l",
+        close="k.c",
+        volume="k.v",
+        trades="k.n",
+        start="k.t",
+    ),
+    Message("quote", match={"e": MISSING}, channel="bare", symbol="id", bid="bp", ask="ap", has=("bp", "ap")),
+    Message("control", match={"e": "c"}),
+    Message("control", has=("result",)),
+    envelope="data",
+    name="everything",
+)
+
+
+class Pair:
+    """A compiled decoder and the oracle, given the same payloads."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.decoder, self.oracle = fastfeed.Decoder(schema), Oracle(self.schema_of(schema))
+        self.ring = self.decoder.ring.reader()
+
+    @staticmethod
+    def schema_of(schema) -> Schema:
+        return schema if isinstance(schema, Schema) else fastfeed.Decoder(schema).schema
+
+    def decode(self, payload: bytes, recv_ns: int = 0) -> int:
+        made = self.decoder.decode(payload, recv_ns=recv_ns)
+        assert made == self.oracle.decode(payload, recv_ns), payload[:500]
+        return made
+
+    def hold(self) -> None:
+        assert_same(self.decoder, self.ring.read(), self.oracle)
+
+
+def rewritten(payload: bytes, choose: random.Random) -> bytes:
+    """The same document in other bytes: key order, whitespace, escapes, strangers, repeated keys."""
+
+    def string(text: str) -> str:
+        if choose.random() < 0.15:
+            text = "".join(
+                f"\\u{ord(c):04x}" if ord(c) < 0x10000 and choose.random() < 0.5 else json.dumps(c)[1:-1] for c in text
+            )
+            return f'"{text}"'
+        return json.dumps(text, ensure_ascii=choose.random() < 0.5)
+
+    def space() -> str:
+        return choose.choice(["", "", "", "", " ", "\n", "\t \r\n"])
+
+    def write(value: object) -> str:
+        if isinstance(value, dict):
+            members = [(key, write(inner)) for key, inner in value.items()]
+            if choose.random() < 0.5:
+                choose.shuffle(members)
+            if choose.random() < 0.3:
+                members.insert(
+                    choose.randrange(len(members) + 1), (f"zz{choose.randrange(9)}", write([1, {"b": "2"}, None]))
+                )
+            if members and choose.random() < 0.15:
+                key, _ = choose.choice(members)
+                members.insert(0, (key, choose.choice(['"9"', "9", "null", "[]", '[["9","9"]]', '{"b":"9"}'])))
+            return "{" + ",".join(f"{space()}{string(k)}{space()}:{space()}{v}{space()}" for k, v in members) + "}"
+        if isinstance(value, list):
+            return "[" + ",".join(f"{space()}{write(inner)}{space()}" for inner in value) + "]"
+        if isinstance(value, str) and not value.startswith("\0"):
+            return string(value)
+        return value[1:] if isinstance(value, str) else json.dumps(value)
+
+    keep = json.loads(payload, parse_float=lambda t: "\0" + t, parse_int=lambda t: "\0" + t)
+    return (space() + write(keep) + space()).encode()
+
+
+@pytest.mark.parametrize(
+    ("provider", "frames"), [("binance-usdm", USDM), ("binance-coinm", USDM), ("binance-spot", SPOT)]
+)
+def test_documented_frames_are_read_as_the_oracle_reads_them(provider, frames):
+    pair = Pair(provider)
+    for round_ in range(3):
+        for frame in frames:
+            pair.decode(frame, recv_ns=round_)
+    pair.hold()
+    assert pair.decoder.stats()["malformed"] == 0
+    assert pair.decoder.stats()["data"] > len(frames)
+
+
+def test_a_quote_is_read():
+    decoder = fastfeed.Decoder("binance-usdm")
+    ring = decoder.ring.reader()
+    assert decoder.decode(QUOTE, recv_ns=123) == 1
+    (tick,) = ring.read()
+    assert [float(tick[name]) for name in ("bid", "bid_size", "ask", "ask_size")] == [61800.20, 2.507, 61800.30, 2.510]
+    assert (tick["kind"], tick["flags"], tick["source"]) == (fastfeed.Kind.QUOTE, 0, 0)
+    assert (tick["seq"], tick["event_ns"], tick["recv_ns"]) == (5123107839020, 1723161256313000000, 123)
+    assert decoder.prices.symbols[tick["symbol_id"]] == "BTCUSDT"
+
+
+def test_bare_and_combined_frames_are_read_alike():
+    bare, combined = fastfeed.Decoder("binance-usdm"), fastfeed.Decoder("binance-usdm")
+    for frame in (QUOTE, TRADE, DEPTH):
+        assert combined.decode(frame, recv_ns=1) == bare.decode(
+            json.dumps(json.loads(frame)["data"]).encode(), recv_ns=1
+        )
+    assert bare.prices["BTCUSDT"].tobytes() == combined.prices["BTCUSDT"].tobytes()
+    assert bare.stats() == combined.stats()
+
+
+def test_every_frame_is_counted_once():
+    decoder = fastfeed.Decoder("binance-usdm")
+    for frame in [*USDM, b"", b"{", b"\xff", b'{"e":"bookTicker","s":"A","b":"x"}']:
+        decoder.decode(frame)
+    stats = decoder.stats()
+    assert stats["frames"] == len(USDM) + 4
+    assert stats["frames"] == stats["data"] + stats["control"] + stats["unknown"] + stats["malformed"]
+    assert stats["malformed"] == 3
+
+
+def test_frames_of_one_venue_are_unknown_or_right_under_another():
+    for provider in ("binance-spot", "binance-usdm"):
+        pair = Pair(provider)
+        for frame in [*USDM, *SPOT]:
+            pair.decode(frame)
+        pair.hold()
+
+
+def test_receive_times_default_to_the_clock():
+    clock = fastfeed._core.Clock.manual(mono_ns=5, utc_ns=1_700_000_000_000_000_000)
+    decoder = fastfeed.Decoder("binance-usdm", clock=clock)
+    ring = decoder.ring.reader()
+    decoder.decode(QUOTE)
+    clock.advance(7)
+    decoder.decode_many([TRADE, DEPTH])
+    assert list(ring.read()["recv_ns"]) == [1_700_000_000_000_000_000] + [1_700_000_000_000_000_007] * 4
+
+
+def test_decode_many_is_decode_many_times():
+    choose = random.Random(5)
+    frames = [rewritten(choose.choice([*USDM, *SPOT]), choose) for _ in range(2000)]
+    one, many = fastfeed.Decoder("binance-usdm"), fastfeed.Decoder("binance-usdm")
+    first, second = one.ring.reader(), many.ring.reader()
+    made = [one.decode(frame, recv_ns=9) for frame in frames]
+    assert many.decode_many(frames, recv_ns=9) == sum(made)
+    assert first.read().tobytes() == second.read().tobytes()
+    assert one.stats() == many.stats()
+    assert many.decode_many([]) == 0
+    assert many.decode_many(tuple(frames[:3]), recv_ns=9) == sum(one.decode(frame, recv_ns=9) for frame in frames[:3])
+
+
+def test_decode_many_refuses_what_is_no_buffer_and_keeps_what_came_before():
+    decoder = fastfeed.Decoder("binance-usdm")
+    with pytest.raises(TypeError):
+        decoder.decode_many([QUOTE, "text", TRADE])
+    assert decoder.stats()["frames"] in (0, 1)
+    assert decoder.decode(TRADE) == 1
+
+
+@pytest.mark.parametrize(("schema", "frames"), [("binance-usdm", USDM), ("binance-spot", SPOT)])
+def test_frames_written_otherwise_are_read_the_same(schema, frames):
+    choose = random.Random(20240808)
+    pair = Pair(schema)
+    for recv_ns in range(4000):
+        pair.decode(rewritten(choose.choice(frames), choose), recv_ns)
+    pair.hold()
+    assert pair.decoder.stats()["malformed"] == 0
+
+
+def test_alternating_and_changing_layouts_are_all_read():
+    """Stretches of one shape, then another, then a mix: whatever the decoder learns from one must not colour the next."""
+    choose = random.Random(3)
+    pair = Pair("binance-usdm")
+    number = 0
+    for _ in range(150):
+        shapes = choose.sample(range(12), choose.choice([1, 1, 2, 3, 12]))
+        for _ in range(choose.choice([1, 5, 40, 100])):
+            number += 1
+            price, shape = f"{choose.randrange(10**7)}.{choose.randrange(100):02d}", choose.choice(shapes)
+            keys = [
+                f'"u":{number}',
+                f'"s":"S{choose.randrange(50)}"',
+                f'"b":"{price}"',
+                '"B":"1.5"',
+                f'"a":"{price}5"',
+                '"A":"2"',
+            ]
+            keys = keys[shape % 6 :] + keys[: shape % 6]
+            body = '{"e":"bookTicker",' + ",".join(keys) + f',"T":{number},"E":1' + "}"
+            pair.decode((body if shape < 6 else f'{{"stream":"x@bookTicker","data":{body}}}').encode(), number)
+    pair.hold()
+
+
+# ---- hypothesis: values of every type in every field of a schema that uses every feature ----
+
+TEXTS = st.sampled_from(["A", "B", "币", "", "é\u0301", "x" * 20, "btc@depth", "@", "0", "sell", "S", "buy", "q"])
+PRICE_TEXTS = st.from_regex(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,12})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+NUMBER_TEXTS = st.one_of(PRICE_TEXTS, st.integers(0, 2**64).map(str), st.sampled_from(["0", "-0", "1", "17"]))
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    TEXTS,
+    NUMBER_TEXTS,
+    st.just([]),
+    st.just({}),
+    st.sampled_from(["1.", ".5", "+1", "nan", "1e999", " 1", "2021-04-17T16:43:30.244075Z", "1723161256.5"]),
+    st.integers(-5, 2**65),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+def mostly(usual):
+    """The usual value nine times of ten."""
+    return st.one_of(*[usual] * 9, ODD)
+
+
+NUMBER = mostly(st.one_of(NUMBER_TEXTS, st.floats(0, 1e9, allow_nan=False), st.integers(0, 10**6)))
+SEQ = mostly(st.integers(0, 40))
+TIME = mostly(st.one_of(st.integers(0, 2 * 10**12), st.integers(0, 50), st.integers(0, 10**12).map(str)))
+SYMBOL = mostly(st.sampled_from(["A", "B", "币A", "LONGSYMBOLNAME-USD-PERP"]))
+LEVELS = mostly(st.lists(mostly(st.lists(NUMBER, min_size=2, max_size=3)), max_size=4))
+OBJECTS = mostly(st.lists(mostly(st.fixed_dictionaries({"p": NUMBER, "q": NUMBER})), max_size=3))
+ISO = mostly(st.datetimes().filter(lambda d: 1700 < d.year < 2200).map(lambda d: d.isoformat() + "Z"))
+
+
+def message(kind: str, required: dict, **optional) -> st.SearchStrategy:
+    return st.fixed_dictionaries({"e": st.just(kind), **required}, optional=optional)
+
+
+MESSAGES = st.one_of(
+    message("q", {"s": SYMBOL}, b=NUMBER, B=NUMBER, a=NUMBER, A=NUMBER, u=SEQ, T=TIME),
+    message("t", {"s": SYMBOL}, p=NUMBER, q=NUMBER, m=mostly(st.booleans()), t=SEQ, T=TIME),
+    message(
+        "ts",
+        {
+            "s": SYMBOL,
+            "d": mostly(
+                st.lists(mostly(st.fixed_dictionaries({"p": NUMBER}, optional={"t": SEQ, "m": TEXTS})), max_size=3)
+            ),
+        },
+    ),
+    message("ps", {"d": mostly(st.lists(mostly(st.tuples(SYMBOL, NUMBER, NUMBER, ISO).map(list)), max_size=3))}),
+    message("d", {"s": SYMBOL}, b=LEVELS, a=LEVELS, U=SEQ, u=SEQ, T=TIME),
+    message("o", {"s": SYMBOL, "x": mostly(st.fixed_dictionaries({}, optional={"a": OBJECTS, "b": OBJECTS}))}),
+    message("m", {}, p=NUMBER, i=NUMBER, r=NUMBER),
+    message(
+        "k",
+        {
+            "s": SYMBOL,
+            "k": mostly(st.fixed_dictionaries({"o": NUMBER}, optional={"v": NUMBER, "n": NUMBER, "t": NUMBER})),
+        },
+    ),
+    st.fixed_dictionaries({"id": SYMBOL, "bp": NUMBER, "ap": NUMBER}, optional={"x": ODD}),
+    message("c", {}, s=SYMBOL),
+    st.fixed_dictionaries({"result": ODD}),
+    st.dictionaries(TEXTS, ODD, max_size=3),
+)
+STREAMS = mostly(st.sampled_from(["btcusdt@mark", "eth@x@y", "plain"]))
+DOCUMENTS = st.one_of(
+    MESSAGES,
+    st.fixed_dictionaries({"stream": STREAMS, "data": MESSAGES}),
+    st.fixed_dictionaries({"data": mostly(MESSAGES), "stream": STREAMS}),
+    st.lists(MESSAGES, max_size=4),
+    st.fixed_dictionaries({"stream": STREAMS, "data": st.lists(MESSAGES, max_size=4)}),
+    ODD,
+)
+
+
+@given(documents=st.lists(DOCUMENTS, max_size=12), seed=st.integers(0, 2**32))
+@settings(max_examples=1000, deadline=None)
+def test_any_document_is_read_as_the_oracle_reads_it(documents, seed):
+    choose = random.Random(seed)
+    pair = Pair(EVERYTHING)
+    for recv_ns, document in enumerate(documents):
+        plain = json.dumps(document, ensure_ascii=False).encode()
+        payload = rewritten(plain, choose) if choose.random() < 0.4 else plain
+        for _ in range(choose.choice([1, 1, 2])):
+            pair.decode(payload, recv_ns)
+    pair.hold()
+
+
+@given(frames=st.lists(st.sampled_from([*FRAMES, *USDM, *SPOT]), max_size=20), seed=st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_known_frames_in_any_order_are_read_as_the_oracle_reads_them(frames, seed):
+    choose = random.Random(seed)
+    for provider in ("binance-usdm", "binance-spot"):
+        pair = Pair(provider)
+        for recv_ns, frame in enumerate(frames):
+            pair.decode(rewritten(frame, choose) if choose.random() < 0.3 else frame, recv_ns)
+        pair.hold()

@@ -1,0 +1,366 @@
+"""Sequence rules: what is a gap, a duplicate, an older message, a reset; and what each does to ring, table and books.
+
+Recordings are in test_recordings; here every rule by hand, and at random against the oracle.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Decoder as Oracle
+from oracle import assert_same
+
+import fastfeed
+from fastfeed import Flag, Gap
+from fastfeed.schema import Message, Schema
+
+RULES = Schema(
+    Message("quote", match={"e": "quote"}, symbol="s", bid="b", seq="u"),
+    Message("trade", match={"e": "trade"}, symbol="s", price="p", seq="t"),
+    Message("trade", match={"e": "loose"}, channel="loose", symbol="s", price="p", seq="t", sequence="rising"),
+    Message("depth", match={"e": "range"}, channel="range", symbol="s", bids="b", asks="a", first_seq="U", seq="u"),
+    Message("depth", match={"e": "linked"}, channel="linked", symbol="s", bids="b", asks="a", seq="u", prev_seq="pu"),
+    Message("trade", match={"e": "conn"}, channel="conn", symbol="s", price="p", seq="n", sequence="connection"),
+    Message("quote", match={"e": "time"}, channel="time", symbol="s", bid="b", event_time=("T", "ns")),
+    Message("trade", match={"e": "free"}, channel="free", symbol="s", price="p", seq="t", sequence="none"),
+    name="rules",
+)
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.decoder = fastfeed.Decoder(RULES)
+        self.ring = self.decoder.ring.reader()
+
+    def send(self, text: str, recv_ns: int = 0) -> int:
+        """The flags of the message's ticks."""
+        assert self.decoder.decode(text.encode(), recv_ns=recv_ns) > 0
+        flags = {int(flags) & ~(Flag.SELL | Flag.LAST_LEVEL) for flags in self.ring.read()["flags"]}
+        (only,) = flags
+        return only
+
+    def quote(self, seq, symbol="A"):
+        return self.send(f'{{"e":"quote","s":"{symbol}","b":{seq},"u":{seq}}}')
+
+    def trade(self, seq, symbol="A", recv_ns=0):
+        return self.send(f'{{"e":"trade","s":"{symbol}","p":{seq},"t":{seq}}}', recv_ns)
+
+    def range(self, first, last, symbol="A"):
+        return self.send(f'{{"e":"range","s":"{symbol}","U":{first},"u":{last},"b":[[1,1]],"a":[[2,2]]}}')
+
+    def linked(self, last, prev, symbol="A"):
+        return self.send(f'{{"e":"linked","s":"{symbol}","u":{last},"pu":{prev},"b":[[1,1]],"a":[]}}')
+
+    def holes(self):
+        return [(gap.stream, gap.symbol, gap.first, gap.last) for gap in self.decoder.gaps()]
+
+    @property
+    def counts(self):
+        stats = self.decoder.stats()
+        return stats["gaps"], stats["duplicates"], stats["resets"]
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+# ---- contiguous: trades ----
+
+
+def test_ids_that_rise_by_one_are_in_order(stream):
+    assert [stream.trade(n) for n in range(100, 200)] == [0] * 100
+    assert stream.counts == (0, 0, 0)
+    assert list(stream.decoder.gaps()) == []
+
+
+def test_a_trade_id_that_skips_is_a_gap(stream):
+    stream.trade(5)
+    assert stream.trade(8, recv_ns=77) == Flag.AFTER_GAP
+    assert stream.trade(9) == 0
+    (gap,) = stream.decoder.gaps()
+    assert gap == Gap("trade", "A", 6, 7, 77, "sequence")
+    assert gap.missing == 2
+    assert stream.decoder.prices["A"]["last"] == 9
+    assert stream.decoder.prices["A"]["flags"] & Flag.AFTER_GAP
+
+
+def test_the_first_message_of_a_stream_is_never_a_gap(stream):
+    assert stream.trade(10**12) == 0
+    assert stream.trade(7, symbol="B") == 0
+    assert stream.counts == (0, 0, 0)
+
+
+def test_an_immediate_repeat_is_a_duplicate(stream):
+    stream.trade(5)
+    reader = stream.decoder.prices.reader()
+    assert stream.trade(5) == Flag.DUPLICATE
+    assert stream.trade(6) == 0
+    assert stream.counts == (0, 1, 0)
+    assert reader.ledger()["received"] == 1
+
+
+def test_a_late_repeat_is_a_duplicate_and_neither_gap_nor_reset(stream):
+    for n in range(1, 101):
+        stream.trade(n)
+    for late in (50, 99, 1, 3, 2):
+        assert stream.trade(late) == Flag.DUPLICATE
+        assert stream.decoder.prices["A"]["last"] == stream.decoder.prices["A"]["trade_seq"]
+        assert stream.decoder.prices["A"]["last"] != late
+    assert stream.trade(101) == 0
+    assert stream.counts == (0, 5, 0)
+
+
+def test_seven_late_repeats_in_a_row_are_not_a_reset(stream):
+    stream.trade(100)
+    assert [stream.trade(n) for n in range(1, 8)] == [Flag.DUPLICATE] * 7
+    assert stream.trade(101) == 0
+    assert [stream.trade(n) for n in range(1, 8)] == [Flag.DUPLICATE] * 7
+    assert stream.trade(102) == 0
+    assert stream.counts == (0, 14, 0)
+
+
+def test_eight_rising_ids_below_the_last_are_a_reset(stream):
+    stream.trade(1000)
+    assert [stream.trade(n) for n in range(1, 9)] == [Flag.DUPLICATE] * 7 + [0]
+    assert stream.counts == (0, 7, 1)
+    assert stream.trade(9) == 0
+    assert stream.trade(11) == Flag.AFTER_GAP
+    assert stream.holes() == [("trade", "A", 10, 10)]
+    assert stream.decoder.prices["A"]["last"] == 11
+
+
+def test_falling_ids_are_never_a_reset(stream):
+    stream.trade(1000)
+    for n in range(900, 0, -1):
+        assert stream.trade(n) == Flag.DUPLICATE
+    assert stream.trade(1001) == 0
+
+
+def test_a_repeat_among_rising_ids_starts_the_count_again(stream):
+    stream.trade(1000)
+    for n in (1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10):
+        stream.trade(n)
+    assert stream.counts[2] == 0
+    stream.trade(11)
+    assert stream.counts[2] == 1
+
+
+def test_streams_of_different_symbols_do_not_meet(stream):
+    for n in range(1, 50):
+        assert stream.trade(n, symbol="A") == 0
+        assert stream.trade(n * 10**6, symbol=f"B{n}") == 0
+    assert stream.counts == (0, 0, 0)
+
+
+def test_streams_of_different_channels_do_not_meet(stream):
+    assert stream.trade(5) == stream.quote(500) == stream.range(1, 2) == stream.linked(70, 60) == 0
+    assert stream.trade(6) == stream.quote(501) == stream.range(3, 4) == stream.linked(80, 70) == 0
+    assert stream.counts == (0, 0, 0)
+
+
+# ---- rising: quotes ----
+
+
+def test_holes_between_quotes_are_normal(stream):
+    assert [stream.quote(n) for n in (1, 5, 100, 10**15)] == [0] * 4
+    assert stream.counts == (0, 0, 0)
+
+
+def test_an_older_quote_is_flagged_and_overwrites_nothing(stream):
+    stream.quote(10)
+    assert stream.quote(9) == Flag.DUPLICATE
+    assert stream.quote(10) == Flag.DUPLICATE
+    assert stream.decoder.prices["A"]["bid"] == 10
+    assert stream.counts == (0, 2, 0)
+
+
+def test_eight_rising_quotes_below_the_last_are_a_reset(stream):
+    stream.quote(10**9)
+    for n in range(10, 90, 10):
+        stream.quote(n)
+    assert stream.counts == (0, 7, 1)
+    assert stream.decoder.prices["A"]["bid"] == 80
+
+
+# ---- range and linked: depth ----
+
+
+def test_ranges_that_touch_are_in_order(stream):
+    assert [stream.range(1, 5), stream.range(6, 6), stream.range(7, 20)] == [0] * 3
+    assert stream.counts == (0, 0, 0)
+
+
+def test_a_range_that_begins_too_late_is_a_gap(stream):
+    stream.range(1, 5)
+    assert stream.range(8, 10) == Flag.AFTER_GAP
+    assert stream.holes() == [("range", "A", 6, 7)]
+
+
+def test_an_overlapping_range_is_in_order_and_one_that_is_over_is_a_duplicate(stream):
+    stream.range(1, 10)
+    assert stream.range(8, 12) == 0
+    assert stream.range(1, 12) == Flag.DUPLICATE
+    assert stream.range(9, 11) == Flag.DUPLICATE
+    assert stream.range(13, 13) == 0
+    assert stream.counts == (0, 2, 0)
+
+
+def test_linked_messages_name_their_predecessor(stream):
+    assert [stream.linked(100, 90), stream.linked(150, 100), stream.linked(151, 150)] == [0] * 3
+    assert stream.linked(200, 160) == Flag.AFTER_GAP
+    assert stream.holes() == [("linked", "A", 152, 160)]
+    assert stream.linked(210, 200) == 0
+
+
+def test_a_depth_message_without_levels_moves_the_sequence(stream):
+    stream.range(1, 5)
+    assert stream.decoder.decode(b'{"e":"range","s":"A","U":6,"u":9,"b":[],"a":[]}') == 0
+    assert stream.range(10, 11) == 0
+    assert stream.counts == (0, 0, 0)
+
+
+def test_a_depth_gap_leaves_the_prices_alone(stream):
+    stream.quote(1)
+    stream.range(1, 5)
+    stream.range(100, 101)
+    assert stream.counts[0] == 1
+    assert not stream.decoder.prices["A"]["flags"] & Flag.AFTER_GAP
+
+
+# ---- connection, time, none ----
+
+
+def connection(number: int, symbol: str = "A") -> bytes:
+    return f'{{"e":"conn","s":"{symbol}","p":1,"n":{number}}}'.encode()
+
+
+def test_a_connection_counts_over_all_its_symbols():
+    decoder = fastfeed.Decoder(RULES)
+    for number in range(20):
+        decoder.decode(connection(number, f"S{number % 3}"))
+    assert decoder.stats()["gaps"] == 0
+    decoder.decode(connection(23, "S1"))
+    (gap,) = decoder.gaps()
+    assert (gap.first, gap.last) == (20, 22)
+
+
+def test_a_sequence_per_connection_restarts_at_connect():
+    decoder = fastfeed.Decoder(RULES)
+    for number in range(100, 120):
+        decoder.decode(connection(number))
+    decoder.connected(0)
+    ticks = decoder.ring.reader()
+    for number in range(5):
+        decoder.decode(connection(number))
+    assert list(ticks.read()["flags"]) == [0] * 5
+    stats = decoder.stats()
+    assert (stats["gaps"], stats["duplicates"], stats["resets"]) == (0, 0, 0)
+
+
+def test_sequences_per_symbol_do_not_restart_at_connect():
+    """What was missed while the connection was down is a gap."""
+    stream = Stream()
+    stream.trade(5)
+    stream.decoder.connected(0)
+    assert stream.trade(8) == Flag.AFTER_GAP
+    assert stream.holes() == [("trade", "A", 6, 7)]
+
+
+def test_where_there_is_only_time_an_older_message_overwrites_nothing(stream):
+    for time, bid in ((100, 1), (100, 2), (99, 3), (101, 4), (50, 5)):
+        stream.send(f'{{"e":"time","s":"A","b":{bid},"T":{time}}}')
+    assert stream.decoder.prices["A"]["bid"] == 4
+    assert stream.counts == (0, 2, 0)
+
+
+def test_without_a_rule_nothing_is_checked(stream):
+    for number in (5, 5, 3, 99, 1):
+        assert stream.send(f'{{"e":"free","s":"A","p":{number},"t":{number}}}') == 0
+    assert stream.counts == (0, 0, 0)
+    assert stream.decoder.prices["A"]["last"] == 1
+
+
+def test_messages_without_their_number_are_not_checked(stream):
+    stream.trade(5)
+    assert stream.send('{"e":"trade","s":"A","p":7}') == 0
+    assert stream.send('{"e":"trade","s":"A","p":8,"t":null}') == 0
+    assert stream.trade(6) == 0
+    assert stream.counts == (0, 0, 0)
+
+
+# ---- the list of gaps ----
+
+
+def test_gaps_are_not_emptied_by_reading(stream):
+    for number in range(1, 100, 2):
+        stream.trade(number)
+    gaps = stream.decoder.gaps()
+    assert len(gaps) == 49
+    assert gaps[0].first == 2
+    assert gaps[-1].first == 98
+    assert [gap.first for gap in gaps] == list(range(2, 100, 2))
+    assert list(stream.decoder.gaps()) == list(gaps)
+    assert len(gaps[3:7]) == 4
+    with pytest.raises(IndexError):
+        gaps[49]
+
+
+def test_only_the_newest_gaps_are_kept_but_all_are_counted():
+    decoder = fastfeed.Decoder(RULES)
+    decoder.decode_many([f'{{"e":"trade","s":"A","p":1,"t":{number * 2}}}'.encode() for number in range(70_001)])
+    gaps = decoder.gaps()
+    assert decoder.stats()["gaps"] == 70_000
+    assert len(gaps) == 65_536
+    assert gaps[-1].first == 139_999
+    assert gaps[0].first == 139_999 - 2 * 65_535
+
+
+# ---- against the oracle ----
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["quote", "trade", "loose", "range", "linked", "conn", "time", "free"]),
+        st.sampled_from("AAAB"),
+        st.sampled_from([1, 1, 1, 1, 1, 1, 0, 2, 5, -1, -2, -9]),
+        st.integers(0, 3),
+    ),
+    max_size=150,
+)
+
+
+@given(steps=STEPS)
+@settings(max_examples=300, deadline=None)
+def test_any_walk_of_numbers_is_judged_as_the_oracle_judges_it(steps):
+    decoder, oracle = fastfeed.Decoder(RULES), Oracle(RULES)
+    ring = decoder.ring.reader()
+    numbers: dict[tuple, int] = {}
+    for recv_ns, (kind, symbol, step, span) in enumerate(steps):
+        key = (kind, symbol)
+        before = numbers.get(key, 100)
+        number = numbers[key] = max(0, before + step)
+        body = {
+            "quote": f'"b":1,"u":{number}',
+            "time": f'"b":{number},"T":{number}',
+            "range": f'"U":{number - span},"u":{number},"b":[[1,2]],"a":[]',
+            "linked": f'"u":{number},"pu":{max(0, before - span // 2)},"b":[[1,2]],"a":[[3,4]]',
+            "conn": f'"p":1,"n":{number}',
+        }.get(kind, f'"p":1,"t":{number}')
+        payload = f'{{"e":"{kind}","s":"{symbol}",{body}}}'.encode()
+        assert decoder.decode(payload, recv_ns=recv_ns) == oracle.decode(payload, recv_ns)
+    assert_same(decoder, ring.read(), oracle)
+
+
+@given(start=st.integers(0, 1000), runs=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=25))
+@settings(max_examples=200, deadline=None)
+def test_replayed_stretches_are_judged_as_the_oracle_judges_them(start, runs):
+    decoder, oracle = fastfeed.Decoder(RULES), Oracle(RULES)
+    ring = decoder.ring.reader()
+    for begin, length in runs:
+        for number in range(start + begin, start + begin + length):
+            for payload in (
+                f'{{"e":"trade","s":"A","p":{number},"t":{number}}}'.encode(),
+                f'{{"e":"quote","s":"A","b":{number},"u":{number}}}'.encode(),
+            ):
+                decoder.decode(payload, recv_ns=number)
+                oracle.decode(payload, number)
+    assert_same(decoder, ring.read(), oracle)

@@ -1,0 +1,599 @@
+"""The session in virtual time: every input by hand, every action looked at. No socket, no clock, no waiting."""
+
+import json
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from fastfeed import events
+from fastfeed.backoff import Backoff
+from fastfeed.errors import AuthError, ConnectError, GaveUp, HandshakeError
+from fastfeed.heartbeat import Heartbeat
+from fastfeed.session import (
+    ACK_TIMEOUT,
+    BUDGETS,
+    RESTORE_GRACE,
+    Ack,
+    Action,
+    Close,
+    Closed,
+    Control,
+    Delivered,
+    Dial,
+    DialFailed,
+    Dialect,
+    Emit,
+    Failure,
+    Input,
+    Lost,
+    Notice,
+    Opened,
+    Pong,
+    Refusal,
+    Reply,
+    Send,
+    SendPing,
+    Session,
+    Start,
+    State,
+    Stop,
+    Subscribe,
+    Tick,
+    Unsubscribe,
+    classify_close,
+    classify_error,
+)
+from fastfeed.subscriptions import Limits, Stage, Subscription
+
+A, B, C = (Subscription(name, "quote") for name in "ABC")
+REFUSED = DialFailed(ConnectError("host:1", "refused"))
+T = TypeVar("T")
+
+
+def read(payload: bytes) -> tuple[Reply, ...]:
+    try:
+        said = json.loads(payload)
+    except ValueError:
+        return ()
+    if not isinstance(said, dict):
+        return ()
+    if "ack" in said:
+        return (Ack(said["ack"]),)
+    if "no" in said:
+        return (Refusal(said["no"], said["why"]),)
+    return (Notice(said["bye"]),) if "bye" in said else ()
+
+
+DIALECT = Dialect(
+    subscribe=lambda request_id, topics: json.dumps({"id": request_id, "sub": list(topics)}),
+    unsubscribe=lambda request_id, topics: json.dumps({"id": request_id, "unsub": list(topics)}),
+    read=read,
+)
+
+
+class Driven:
+    """A session with the time in our hand: `tell` hands in an input now, `pass_to` lives through every deadline."""
+
+    def __init__(
+        self,
+        *,
+        backoff: Backoff | None = None,
+        heartbeat: Heartbeat | None = None,
+        limits: Limits | None = None,
+        dice: Callable[[], float] = lambda: 0.5,
+        pongs_promised: bool = True,
+    ) -> None:
+        self.session = Session(
+            "line",
+            "host:1",
+            dialect=DIALECT,
+            limits=limits or Limits(),
+            backoff=backoff or Backoff(jitter=0.0),
+            heartbeat=heartbeat or Heartbeat(interval=None),
+            random=dice,
+            pongs_promised=pongs_promised,
+        )
+        self.now = 100.0
+        self.log: list[tuple[float, Action]] = []
+
+    def tell(self, event: Input) -> list[Action]:
+        actions = self.session.handle(event, self.now)
+        self.log += [(self.now, action) for action in actions]
+        return actions
+
+    def pass_to(self, when: float) -> None:
+        while (deadline := self.session.deadline()) is not None and deadline <= when:
+            self.now = max(self.now, deadline)
+            self.tell(Tick())
+        self.now = when
+
+    def wait(self, seconds: float) -> None:
+        self.pass_to(self.now + seconds)
+
+    def open(self, *wishes: Subscription) -> None:
+        self.tell(Subscribe(tuple((wish, wish.symbol.lower()) for wish in wishes)))
+        self.tell(Start())
+        self.tell(Opened())
+
+    def live(self, *wishes: Subscription, stable: bool = True) -> None:
+        """Open, acked, delivering, and for long enough to count as stable."""
+        self.open(*wishes)
+        self.ack_all()
+        self.tell(Delivered(wishes))
+        if stable:
+            self.wait(60.0)
+
+    def come_back(self, *wishes: Subscription) -> None:
+        self.tell(Opened())
+        self.ack_all()
+        self.tell(Delivered(wishes))
+
+    def ack_all(self) -> None:
+        for request in self.sent():
+            self.say(ack=request["id"])
+
+    def say(self, **message: object) -> list[Action]:
+        return self.tell(Control(json.dumps(message).encode()))
+
+    def sent(self) -> list[dict[str, object]]:
+        return [json.loads(action.text) for _, action in self.log if isinstance(action, Send)]
+
+    def did(self, kind: type[T]) -> list[T]:
+        return [action for _, action in self.log if isinstance(action, kind)]
+
+    def when(self, kind: type[Action]) -> list[float]:
+        return [at for at, action in self.log if isinstance(action, kind)]
+
+    def told(self, kind: type[T]) -> list[T]:
+        return [action.event for action in self.did(Emit) if isinstance(action.event, kind)]
+
+    @property
+    def stages(self) -> dict[str, str]:
+        return {record.subscription.symbol: record.stage.value for record in self.session.book}
+
+
+def kinds(actions: list[Action]) -> list[str]:
+    return [type(action.event).__name__ if isinstance(action, Emit) else type(action).__name__ for action in actions]
+
+
+# Coming up ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_dials_subscribes_and_is_acked() -> None:
+    driven = Driven()
+    driven.tell(Subscribe(((A, "a"), (B, "b"))))
+    assert driven.session.state is State.IDLE
+    assert driven.tell(Start()) == [Dial()]
+    assert driven.tell(Start()) == [], "started once"
+    actions = driven.tell(Opened())
+    assert kinds(actions) == ["Connected", "Send"]
+    assert driven.sent() == [{"id": 1, "sub": ["a", "b"]}]
+    driven.say(ack=1)
+    assert driven.stages == {"A": "acked", "B": "acked"}
+    driven.tell(Delivered((A,)))
+    assert driven.stages == {"A": "live", "B": "acked"}
+    assert driven.told(events.Restored) == [], "nothing was lost"
+
+
+def test_a_rejected_subscription_is_told_by_name_and_the_others_stay() -> None:
+    driven = Driven()
+    driven.open(A, B)
+    driven.say(no=1, why="bad symbol")
+    assert [request["sub"] for request in driven.sent()] == [["a", "b"], ["a"], ["b"]]
+    driven.say(no=2, why="bad symbol")
+    driven.say(ack=3)
+    assert driven.told(events.Rejected) == [events.Rejected(A, "bad symbol")]
+    assert driven.stages == {"A": "rejected", "B": "acked"}
+    assert driven.session.book.settled
+
+
+def test_subscribing_while_open_is_sent_at_once_and_while_waiting_on_return() -> None:
+    driven = Driven()
+    driven.live(A)
+    driven.tell(Subscribe(((B, "b"),)))
+    assert driven.sent()[-1] == {"id": 2, "sub": ["b"]}
+    driven.tell(Closed(1006, ""))
+    driven.tell(Subscribe(((C, "c"),)))
+    driven.tell(Unsubscribe((A,)))
+    assert len(driven.sent()) == 2
+    driven.wait(1.0)
+    driven.tell(Opened())
+    assert driven.sent()[-1] == {"id": 3, "sub": ["b", "c"]}
+
+
+def test_unsubscribing_while_open_is_sent() -> None:
+    driven = Driven()
+    driven.live(A, B)
+    driven.tell(Unsubscribe((A,)))
+    assert driven.sent()[-1] == {"id": 2, "unsub": ["a"]}
+    driven.say(ack=2)
+    assert driven.stages == {"B": "live"}
+
+
+def test_requests_and_pings_keep_to_the_pace_with_room_for_pongs() -> None:
+    driven = Driven(limits=Limits(streams_per_request=1, messages_per_second=5), heartbeat=Heartbeat(interval=0.1))
+    wishes = [Subscription(f"S{i}", "quote") for i in range(40)]
+    driven.open(*wishes)
+    driven.wait(4.9)  # until the first request would be asked again
+    times = sorted(driven.when(Send) + driven.when(SendPing))
+    assert len(times) > 15
+    for first, fifth in zip(times, times[4:], strict=False):
+        assert fifth - first >= 1.0, "more than four messages within a second: the fifth is kept for a pong"
+    assert driven.did(SendPing), "requests do not starve the heartbeat"
+
+
+# Requests that go unanswered ------------------------------------------------------------------------------------------
+
+
+def test_an_unanswered_request_is_asked_again_and_then_the_connection_is_dropped() -> None:
+    driven = Driven()
+    driven.open(A, B)
+    driven.wait(ACK_TIMEOUT)
+    assert [request["sub"] for request in driven.sent()] == [["a", "b"], ["a"], ["b"]]
+    assert driven.did(Close) == []
+    driven.wait(ACK_TIMEOUT)
+    assert driven.did(Close) == [Close(1000, "")]
+    assert driven.told(events.Disconnected)[0].cause == "requests are not answered"
+    assert driven.session.state is State.WAITING
+
+
+def test_answers_to_nothing_asked_and_nonsense_are_survived() -> None:
+    driven = Driven()
+    driven.live(A)
+    before = driven.session.state, driven.stages
+    for payload in (b"", b"[]", b"{}", b"\xff", b"7", b'{"ack": 77}', b'{"no": 78, "why": "x"}'):
+        driven.tell(Control(payload))
+    driven.tell(Pong(b"never sent"))
+    driven.tell(Delivered((C,)))
+    driven.tell(Opened())
+    driven.tell(REFUSED)
+    assert (driven.session.state, driven.stages) == before
+    assert driven.session.book.strays == 2
+    assert driven.session.pulse.unsolicited == 1
+
+
+# Heartbeat --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_half_open_connection_is_found_within_the_timeout_and_one_interval() -> None:
+    driven = Driven(heartbeat=Heartbeat(interval=5.0, timeout=10.0))
+    driven.live(A, stable=False)
+    lost_at = driven.now
+    driven.wait(15.0)
+    [died_at] = driven.when(Close)
+    assert died_at - lost_at <= 15.0
+    assert driven.did(Close) == [Close(1006, "")], "nobody is there to say goodbye to"
+    assert driven.told(events.Disconnected)[0].cause == "no pong within 10 s"
+
+
+def test_answered_pings_keep_the_connection_and_measure_the_round_trip() -> None:
+    driven = Driven(heartbeat=Heartbeat(interval=5.0, timeout=10.0))
+    driven.live(A, stable=False)
+    for _ in range(100):
+        assert driven.session.pulse.next_at is not None
+        driven.pass_to(driven.session.pulse.next_at)
+        driven.now += 0.02
+        driven.tell(Pong(driven.did(SendPing)[-1].payload))
+    assert driven.session.state is State.OPEN
+    assert driven.session.pulse.round_trips[-1] == pytest.approx(0.02)
+
+
+def test_pongs_and_acks_are_not_data() -> None:
+    driven = Driven(heartbeat=Heartbeat(interval=1.0))
+    driven.open(A)
+    driven.ack_all()
+    for _ in range(30):
+        driven.wait(1.0)
+        driven.tell(Pong(driven.did(SendPing)[-1].payload))
+    driven.tell(Closed(1000, ""))
+    assert driven.stages == {"A": "wanted"}
+    assert driven.told(events.Reconnecting)[-1].delay == 0.5, "a mute connection was never stable"
+
+
+# Redialling -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_dial_is_retried_with_backoff() -> None:
+    driven = Driven(backoff=Backoff(base=1.0, cap=8.0, jitter=0.0))
+    driven.tell(Start())
+    for _ in range(6):
+        driven.tell(REFUSED)
+        driven.wait(8.0)
+    assert [event.delay for event in driven.told(events.Reconnecting)] == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    assert [event.attempt for event in driven.told(events.Reconnecting)] == [1, 2, 3, 4, 5, 6]
+    assert len(driven.did(Dial)) == 7
+
+
+def test_after_a_loss_everything_is_subscribed_again_and_the_restoration_is_told() -> None:
+    driven = Driven()
+    driven.live(A, B)
+    actions = driven.tell(Closed(1006, ""))
+    assert kinds(actions) == ["Disconnected", "Lost", "Reconnecting"]
+    assert driven.did(Lost) == [Lost((A, B))]
+    driven.wait(0.5)
+    driven.tell(Opened())
+    assert driven.sent()[-1] == {"id": 2, "sub": ["a", "b"]}
+    driven.say(ack=2)
+    assert driven.session.restoring
+    driven.now += 0.25
+    driven.tell(Delivered((A, B)))
+    assert driven.told(events.Restored) == [events.Restored(0.75, (), "line")]
+    assert not driven.session.restoring
+    assert driven.session.reconnects == 1
+
+
+def test_a_restoration_names_what_stays_silent_and_does_not_count_the_waiting() -> None:
+    driven = Driven()
+    driven.live(A, B)
+    driven.tell(Closed(1006, ""))
+    driven.wait(0.5)
+    driven.come_back(A)
+    driven.wait(RESTORE_GRACE)
+    assert driven.told(events.Restored) == [events.Restored(0.5, (B,), "line")]
+
+
+def test_the_backoff_starts_again_only_after_a_stable_connection_that_delivered() -> None:
+    driven = Driven(backoff=Backoff(base=1.0, cap=64.0, jitter=0.0, stable_after=5.0))
+    driven.live(A, stable=False)
+    for _ in range(4):  # accepts, delivers, and drops at once
+        driven.tell(Closed(1006, ""))
+        driven.wait(64.0)
+        driven.come_back(A)
+    assert [event.delay for event in driven.told(events.Reconnecting)] == [1.0, 2.0, 4.0, 8.0]
+    driven.wait(5.0)
+    driven.tell(Closed(1006, ""))
+    assert driven.told(events.Reconnecting)[-1].delay == 1.0
+
+
+def test_a_connection_that_lives_long_but_delivers_nothing_does_not_reset_the_backoff() -> None:
+    driven = Driven(backoff=Backoff(base=1.0, jitter=0.0))
+    driven.open(A)
+    for _ in range(3):
+        driven.ack_all()
+        driven.wait(3600.0)
+        driven.tell(Closed(1006, ""))
+        driven.wait(30.0)
+        driven.tell(Opened())
+    assert [event.delay for event in driven.told(events.Reconnecting)] == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1012, 1013])
+def test_the_first_clean_close_or_restart_after_stable_delivery_redials_at_once(code: int) -> None:
+    driven = Driven()
+    driven.live(A)
+    assert kinds(driven.tell(Closed(code, "bye")))[-1] == "Dial"
+    assert driven.told(events.Disconnected)[0].cause == f"closed with {code} (bye)"
+    driven.tell(Opened())
+    driven.tell(Closed(code, "bye"))
+    assert driven.told(events.Reconnecting)[-1].delay > 0
+
+
+def test_an_announced_shutdown_redials_at_once_and_a_second_one_waits() -> None:
+    driven = Driven()
+    driven.live(A)
+    assert kinds(driven.say(bye="restart")) == ["Close", "Disconnected", "Lost", "Reconnecting", "Dial"]
+    assert driven.told(events.Disconnected)[0].cause == "restart"
+    driven.tell(Opened())
+    driven.say(bye="restart")
+    assert driven.session.state is State.WAITING
+
+
+def test_jitter_comes_from_the_dice_handed_in() -> None:
+    delays = []
+    for dice in (0.0, 0.5, 0.999):
+        driven = Driven(backoff=Backoff(base=1.0, jitter=0.3), dice=lambda dice=dice: dice)
+        driven.tell(Start())
+        driven.tell(REFUSED)
+        delays.append(driven.told(events.Reconnecting)[0].delay)
+    assert delays == pytest.approx([0.7, 1.0, 1.2994])
+
+
+# Budgets ----------------------------------------------------------------------------------------------------------------
+
+
+def test_authentication_failure_is_dialled_once() -> None:
+    driven = Driven(backoff=Backoff(max_retries=100))
+    driven.tell(Start())
+    error = AuthError("host:1", "HTTP 401")
+    assert kinds(driven.tell(DialFailed(error))) == ["AuthFailed", "GaveUp"]
+    driven.wait(1e6)
+    assert len(driven.did(Dial)) == 1
+    assert driven.session.state is State.FAILED
+    assert isinstance(driven.session.failure, GaveUp)
+    assert driven.session.failure.__cause__ is error
+
+
+@pytest.mark.parametrize("retry_after", [120.0, None])
+def test_retry_after_is_never_undercut(retry_after: float | None) -> None:
+    driven = Driven(backoff=Backoff(base=0.1, cap=30.0, jitter=0.0))
+    driven.tell(Start())
+    driven.tell(DialFailed(HandshakeError(429), retry_after))
+    wanted = 30.0 if retry_after is None else retry_after
+    assert driven.told(events.RateLimited) == [events.RateLimited("line", wanted)]
+    driven.wait(wanted - 0.001)
+    assert len(driven.did(Dial)) == 1
+    driven.wait(0.001)
+    assert len(driven.did(Dial)) == 2
+
+
+def test_retry_after_of_an_overloaded_server_is_kept_too() -> None:
+    driven = Driven()
+    driven.tell(Start())
+    driven.tell(DialFailed(HandshakeError(503), 60.0))
+    assert driven.session.deadline() == driven.now + 60.0
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_an_explicit_number_of_retries_is_kept_whatever_the_failures(retries: int) -> None:
+    driven = Driven(backoff=Backoff(max_retries=retries))
+    driven.tell(Start())
+    failures = [REFUSED, DialFailed(HandshakeError(503)), DialFailed(HandshakeError(404))]
+    for turn in range(20):
+        driven.tell(failures[turn % 3])
+        driven.wait(30.0)
+    assert len(driven.did(Dial)) == 1 + retries
+    assert driven.told(events.GaveUp)[0].attempts == 1 + retries
+    assert driven.session.state is State.FAILED
+    assert driven.session.deadline() is None
+
+
+@pytest.mark.parametrize(
+    ("event", "failure"),
+    [
+        (DialFailed(ConnectError("host:1", "bad certificate", retryable=False)), Failure.TLS),
+        (DialFailed(HandshakeError(302, {"location": "wss://elsewhere"})), Failure.REFUSED),
+        (DialFailed(HandshakeError(404)), Failure.REFUSED),
+    ],
+)
+def test_each_class_of_failure_has_a_budget_of_its_own(event: DialFailed, failure: Failure) -> None:
+    driven = Driven()
+    driven.tell(Start())
+    for _ in range(BUDGETS[failure] + 5):
+        driven.tell(event)
+        driven.wait(30.0)
+    assert len(driven.did(Dial)) == 1 + BUDGETS[failure]
+    assert driven.session.state is State.FAILED
+
+
+@pytest.mark.parametrize("code", [1000, 1006, 1008, 1011, 1012, 4000])
+def test_a_server_that_accepts_and_closes_is_outlasted_without_a_tight_loop(code: int) -> None:
+    driven = Driven()
+    driven.open(A)
+    until = driven.now + 600.0
+    while driven.now < until:
+        driven.tell(Closed(code, ""))
+        driven.wait(0.01)
+        driven.tell(Opened())
+    assert driven.session.failure is None
+    assert len(driven.did(Dial)) < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        (1000, Failure.CLEAN),
+        (1001, Failure.RESTART),
+        (1002, Failure.PROTOCOL),
+        (1006, Failure.TRANSPORT),
+        (1008, Failure.OVERLOAD),
+        (1009, Failure.OVERLOAD),
+        (1011, Failure.OVERLOAD),
+        (1012, Failure.RESTART),
+        (1013, Failure.RESTART),
+        (3001, Failure.RATE_LIMITED),
+        (4999, Failure.UNKNOWN),
+    ],
+)
+def test_every_close_code_has_a_class(code: int, failure: Failure) -> None:
+    assert classify_close(code) is failure
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (ConnectError("h", "refused"), Failure.TRANSPORT),
+        (ConnectError("h", "certificate", retryable=False), Failure.TLS),
+        (AuthError("h", "HTTP 403"), Failure.AUTH),
+        (HandshakeError(429), Failure.RATE_LIMITED),
+        (HandshakeError(418), Failure.RATE_LIMITED),
+        (HandshakeError(500), Failure.TRANSPORT),
+        (HandshakeError(503), Failure.TRANSPORT),
+        (HandshakeError(301), Failure.REFUSED),
+        (HandshakeError(404), Failure.REFUSED),
+    ],
+)
+def test_every_failed_dial_has_a_class(error: ConnectError, failure: Failure) -> None:
+    assert classify_error(error) is failure
+
+
+def test_every_class_of_failure_has_a_budget() -> None:
+    assert set(BUDGETS) == set(Failure)
+
+
+# Stopping ---------------------------------------------------------------------------------------------------------------
+
+
+def test_stopping_closes_once_and_for_good() -> None:
+    driven = Driven()
+    driven.live(A)
+    assert kinds(driven.tell(Stop())) == ["Disconnected", "Close"]
+    assert driven.tell(Stop()) == []
+    assert driven.session.deadline() is None
+    for event in (Tick(), Opened(), Closed(1006, ""), REFUSED, Start(), Delivered((A,)), Pong(b"1")):
+        assert driven.tell(event) == []
+    assert driven.session.state is State.STOPPED
+
+
+def test_stopping_abandons_a_dial_and_a_wait() -> None:
+    driven = Driven()
+    driven.tell(Start())
+    assert kinds(driven.tell(Stop())) == ["Close"]
+    driven = Driven()
+    driven.tell(Start())
+    driven.tell(REFUSED)
+    assert driven.tell(Stop()) == []
+    assert driven.session.deadline() is None
+
+
+# Any order ----------------------------------------------------------------------------------------------------------------
+
+
+def live_a_random_life(seed: int, steps: int) -> list[tuple[float, Action]]:
+    """A seeded world that answers, delivers and fails at random, checked after every step."""
+    dice = random.Random(seed)
+    driven = Driven(
+        backoff=Backoff(stable_after=2.0),
+        heartbeat=Heartbeat(interval=1.0, timeout=3.0),
+        limits=Limits(streams_per_request=3, messages_per_second=5),
+        dice=dice.random,
+    )
+    wishes = [Subscription(f"S{i}", "quote") for i in range(12)]
+    driven.tell(Subscribe(tuple((wish, wish.symbol) for wish in wishes[:6])))
+    driven.tell(Start())
+    session = driven.session
+    for _ in range(steps):
+        unanswered = [request["id"] for request in driven.sent()[-4:]]
+        pings = driven.did(SendPing)
+        wish = dice.choice(wishes)
+        choices: list[Input] = [
+            Tick(),
+            Opened(),
+            Opened(),
+            REFUSED,
+            DialFailed(HandshakeError(429), 7.0),
+            Closed(dice.choice([1000, 1001, 1006, 1011, 1013, 3001, 4000]), "x"),
+            Control(json.dumps({"ack": dice.choice(unanswered or [0])}).encode()),
+            Control(json.dumps({"ack": dice.choice(unanswered or [0])}).encode()),
+            Control(json.dumps({"no": dice.choice([*unanswered, None]), "why": "x"}).encode()),
+            Control(b'{"bye": "x"}'),
+            Pong(pings[-1].payload if pings else b""),
+            Pong(b"?"),
+            Delivered(tuple(dice.sample(wishes, 3))),
+            Subscribe(((wish, wish.symbol),)),
+            Unsubscribe((wish,)),
+        ]
+        driven.tell(dice.choice(choices))
+        # Never stuck: up, on its way, or waiting with a bounded deadline.
+        if session.state is State.WAITING:
+            deadline = session.deadline()
+            assert deadline is not None
+            assert deadline - driven.now <= 30.001
+        assert session.state in (State.OPEN, State.DIALING, State.WAITING)
+        if session.state is State.OPEN and session.book.pending:
+            assert session.deadline() is not None
+        if session.state is not State.OPEN:
+            assert not session.book.at(Stage.REQUESTED, Stage.ACKED, Stage.LIVE), "nothing is live without a connection"
+        driven.wait(dice.choice([0.0, 0.01, 0.3, 2.0]))
+        driven.log = driven.log[-400:] if steps > 400 else driven.log
+    return driven.log
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_happens_it_is_never_stuck(seed: int) -> None:
+    live_a_random_life(seed, 400)
+
+
+def test_the_same_inputs_give_the_same_actions() -> None:
+    assert live_a_random_life(7, 200) == live_a_random_life(7, 200)

@@ -1,0 +1,267 @@
+"""The record of what is wanted: stages, requests sized to the provider, answers of every kind, spreading, pacing."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastfeed.subscriptions import Book, Limits, Pace, Stage, Subscription, spread
+
+
+def ask(request_id: int, topics: Sequence[str]) -> str:
+    return json.dumps({"id": request_id, "ask": list(topics)}, separators=(",", ":"))
+
+
+def leave(request_id: int, topics: Sequence[str]) -> str:
+    return json.dumps({"id": request_id, "leave": list(topics)}, separators=(",", ":"))
+
+
+def sub(name: str) -> Subscription:
+    return Subscription(name, "quote")
+
+
+def book_of(*names: str, **limits: int) -> Book:
+    book = Book(ask, leave, Limits(**limits))
+    for name in names:
+        book.want(sub(name), name.lower())
+    return book
+
+
+def stages(book: Book) -> dict[str, str]:
+    return {record.subscription.symbol: record.stage.value for record in book}
+
+
+def asked(book: Book, now: float = 0.0) -> list[list[str]]:
+    """Everything the book wants to send now."""
+    sent = []
+    while (request := book.request(now)) is not None:
+        sent.append(json.loads(request.text).get("ask") or ["-", *json.loads(request.text)["leave"]])
+    return sent
+
+
+def test_subscriptions_are_equal_whatever_the_order_of_their_parameters() -> None:
+    one = Subscription("A", "depth", levels=5, speed="100ms")
+    two = Subscription("A", "depth", speed="100ms", levels=5)
+    assert one == two
+    assert len({one, two}) == 1
+    assert one != Subscription("A", "depth", levels=10, speed="100ms")
+    assert repr(one) == "Subscription('A', 'depth', levels=5, speed='100ms')"
+
+
+def test_a_wish_goes_from_wanted_to_live() -> None:
+    book = book_of("A")
+    assert stages(book) == {"A": "wanted"}
+    request = book.request(0.0)
+    assert request is not None
+    assert stages(book) == {"A": "requested"}
+    assert not book.settled
+    assert book.acked(request.id)
+    assert stages(book) == {"A": "acked"}
+    assert book.settled
+    assert [record.subscription for record in book.silent] == [sub("A")]
+    assert book.delivered(sub("A"))
+    assert stages(book) == {"A": "live"}
+    assert not book.delivered(sub("A")), "only the first data is news"
+
+
+def test_data_may_come_before_the_ack() -> None:
+    book = book_of("A")
+    request = book.request(0.0)
+    assert request is not None
+    assert book.delivered(sub("A"))
+    book.acked(request.id)
+    assert stages(book) == {"A": "live"}
+
+
+def test_requests_are_cut_by_count_and_by_bytes() -> None:
+    names = [f"S{i:02}" for i in range(10)]
+    assert asked(book_of(*names, streams_per_request=4)) == [
+        ["s00", "s01", "s02", "s03"],
+        ["s04", "s05", "s06", "s07"],
+        ["s08", "s09"],
+    ]
+    book = book_of(*names, bytes_per_request=40)
+    sizes = []
+    while (request := book.request(0.0)) is not None:
+        sizes.append(len(request.text))
+    assert max(sizes) <= 40
+    assert book.at(Stage.WANTED) == []
+
+
+@given(
+    names=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=40, unique=True),
+    limit=st.integers(60, 400),
+)
+def test_no_request_of_several_exceeds_the_bytes_and_none_is_forgotten(names: list[str], limit: int) -> None:
+    def render(request_id: int, topics: Sequence[str]) -> str:
+        return f"{request_id}" + ",".join(f'"{topic}"' for topic in topics)
+
+    book = Book(render, render, Limits(bytes_per_request=limit))
+    for name in names:
+        book.want(sub(name), name)
+    seen = []
+    while (request := book.request(0.0)) is not None:
+        assert len(request.records) == 1 or len(request.text.encode()) <= limit
+        seen += [record.topic for record in request.records]
+    assert seen == names
+
+
+def test_a_single_topic_too_long_for_the_limit_is_still_asked_for() -> None:
+    assert asked(book_of("A" * 100, bytes_per_request=20)) == [["a" * 100]]
+
+
+def test_a_refused_request_of_one_is_rejected_with_the_reason() -> None:
+    book = book_of("A")
+    request = book.request(0.0)
+    assert request is not None
+    rejected = book.refused(request.id, "no such symbol")
+    assert [record.subscription for record in rejected] == [sub("A")]
+    assert rejected[0].reason == "no such symbol"
+    assert stages(book) == {"A": "rejected"}
+    assert book.settled
+    assert asked(book) == [], "a rejected wish is not asked for again"
+    book.want(sub("A"), "a")
+    assert stages(book) == {"A": "wanted"}, "unless it is wished for again"
+
+
+@given(bad=st.sets(st.integers(0, 15), max_size=5), count=st.integers(1, 16))
+def test_halving_a_refused_request_finds_exactly_the_culprits(bad: set[int], count: int) -> None:
+    names = [f"S{i}" for i in range(count)]
+    culprits = {f"S{i}" for i in bad if i < count}
+    book = book_of(*names)
+    rounds = 0
+    while (request := book.request(0.0)) is not None:
+        rounds += 1
+        assert rounds < 4 * count, "halving does not end"
+        if any(record.subscription.symbol in culprits for record in request.records):
+            book.refused(request.id, "bad")
+        else:
+            book.acked(request.id)
+    assert {name for name, stage in stages(book).items() if stage == "rejected"} == culprits
+    assert {name for name, stage in stages(book).items() if stage == "acked"} == set(names) - culprits
+
+
+def test_a_refusal_without_an_id_meets_the_only_request_on_its_way() -> None:
+    book = book_of("A")
+    book.request(0.0)
+    assert len(book.refused(None, "bad")) == 1
+    book = book_of("A", "B", streams_per_request=1)
+    asked(book)
+    assert book.refused(None, "bad") == []
+    assert book.strays == 1, "it could have meant either"
+    assert stages(book) == {"A": "requested", "B": "requested"}
+
+
+def test_answers_to_nothing_we_asked_are_counted_and_change_nothing() -> None:
+    book = book_of("A")
+    request = book.request(0.0)
+    assert request is not None
+    assert not book.acked(99)
+    assert book.refused(98, "bad") == []
+    assert book.acked(request.id)
+    assert not book.acked(request.id), "a second ack of the same request"
+    assert book.strays == 3
+    assert stages(book) == {"A": "acked"}
+
+
+def test_an_unanswered_request_is_asked_again_in_halves() -> None:
+    book = book_of("A", "B", "C", "D")
+    assert asked(book, 0.0) == [["a", "b", "c", "d"]]
+    assert book.answer_due(5.0) == 5.0
+    assert book.overdue(4.9, 5.0) == 0
+    assert book.overdue(5.0, 5.0) == 1
+    assert asked(book, 5.0) == [["a", "b"], ["c", "d"]]
+
+
+def test_a_loss_makes_everything_wanted_again_but_the_rejected() -> None:
+    book = book_of("A", "B", "C", streams_per_request=1)
+    requests = [book.request(0.0) for _ in range(3)]
+    assert all(requests)
+    book.acked(1)
+    book.refused(2, "bad")
+    assert [record.subscription.symbol for record in book.lost()] == ["A", "C"]
+    assert stages(book) == {"A": "wanted", "B": "rejected", "C": "wanted"}
+    assert not book.acked(3), "answers do not outlive the connection"
+    assert asked(book) == [["a"], ["c"]]
+
+
+def test_a_wish_taken_back_before_it_was_asked_for_is_never_sent() -> None:
+    book = book_of("A", "B")
+    book.drop(sub("A"))
+    assert asked(book) == [["b"]]
+
+
+def test_a_wish_taken_back_is_left_and_may_be_wished_again() -> None:
+    book = book_of("A", "B")
+    asked(book)
+    book.acked(1)
+    book.drop(sub("A"))
+    assert book.pending
+    assert asked(book) == [["-", "a"]]
+    book.want(sub("A"), "a")
+    assert asked(book) == [["a"]]
+
+
+def test_a_wish_taken_back_and_wished_again_at_once_sends_nothing_but_waits_for_new_data() -> None:
+    book = book_of("A")
+    asked(book)
+    book.acked(1)
+    book.delivered(sub("A"))
+    book.drop(sub("A"))
+    book.want(sub("A"), "a")
+    assert asked(book) == []
+    assert stages(book) == {"A": "acked"}
+
+
+def test_wishing_twice_changes_nothing() -> None:
+    book = book_of("A", "A")
+    assert asked(book) == [["a"]]
+    book.want(sub("A"), "a")
+    assert asked(book) == []
+
+
+@given(count=st.integers(0, 2000), limit=st.integers(1, 300))
+def test_wishes_are_spread_evenly_over_as_few_connections_as_possible(count: int, limit: int) -> None:
+    parts = spread(range(count), limit)
+    assert [item for part in parts for item in part] == list(range(count))
+    assert len(parts) == -(-count // limit)
+    if parts:
+        sizes = [len(part) for part in parts]
+        assert max(sizes) <= limit
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_without_a_limit_one_connection_carries_all() -> None:
+    assert spread("abc", None) == [["a", "b", "c"]]
+    assert spread("", None) == []
+
+
+@given(
+    per_second=st.integers(1, 10),
+    waits=st.lists(st.floats(0, 0.5), min_size=1, max_size=100),
+)
+def test_no_window_ever_holds_more_messages_than_the_pace(per_second: int, waits: list[float]) -> None:
+    pace = Pace(per_second)
+    now, sent = 0.0, []
+    for wait in waits:
+        now = max(now + wait, pace.ready_at())
+        pace.spend(now)
+        sent.append(now)
+    for first, last in zip(sent, sent[per_second:], strict=False):
+        assert last - first >= 1.0, f"{per_second + 1} messages within {last - first} s"
+
+
+def test_without_a_limit_the_pace_is_always_ready() -> None:
+    pace = Pace(None)
+    for _ in range(1000):
+        pace.spend(0.0)
+    assert pace.ready_at() == float("-inf")
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_every_stage_is_counted_once(stage: Stage) -> None:
+    book = book_of("A", "B")
+    next(iter(book)).stage = stage
+    assert sum(len(book.at(each)) for each in Stage) == len(book) == 2
