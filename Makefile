@@ -33,11 +33,9 @@ types: build $(VENV)/types
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastfeed._core fastfeed._wire --concise --allowlist tests/stubtest.allow
 
-# An editable install runs the Python of this folder as it is; the compiled modules are brought up to date here.
-build: $(VENV)/installed
-	$(BIN)/python setup.py --quiet build_ext --inplace
+build: $(VENV)/fastfeed
 
-dist: $(VENV)/installed
+dist: $(VENV)/fastfeed
 	rm -rf dist
 	$(BIN)/python -m build
 
@@ -45,20 +43,25 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info $(COMPILED) fastfeed/*.so ext/*.html .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- the environment: made again in place whenever pyproject.toml or setup.py changes ---
+# --- the environment ---
+# Stamps in .venv. What depends on pyproject.toml is brought up to date when that changes, compiled modules when any
+# source of theirs changes. One editable install without isolation does both: `build_ext --inplace` has a build tree of
+# its own and would compile everything a second time.
 
 COMPILED := ext/_core.c ext/_wire.c
+SOURCES := setup.py $(filter-out $(COMPILED),$(wildcard ext/* fastfeed/*.pxd fastfeed/include/*))
 
-# What was compiled with other versions goes first. Built without isolation, so that one set of build requirements
-# serves the first build and every later one.
-$(VENV)/installed: pyproject.toml setup.py .ci/requirements.py
+$(VENV)/tools: pyproject.toml .ci/requirements.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"fastfeed needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make $(MAKECMDGOALS) PYTHON=python3.13")'
 	$(PYTHON) -m venv $(VENV)
 	rm -rf build $(COMPILED) fastfeed/*.so
 	$(BIN)/python .ci/requirements.py build | $(PIP) -r /dev/stdin
-	$(PIP) --no-build-isolation -e '.[cli,test]'
-	touch $@
+	@touch $@
 
-$(VENV)/bench $(VENV)/lint $(VENV)/types: $(VENV)/installed
+$(VENV)/fastfeed: $(VENV)/tools $(SOURCES)
+	$(PIP) --no-build-isolation -e '.[cli,test]'
+	@touch $@
+
+$(VENV)/bench $(VENV)/lint $(VENV)/types: $(VENV)/tools
 	$(BIN)/python .ci/requirements.py $(@F) | $(PIP) -r /dev/stdin
-	touch $@
+	@touch $@

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy
 
 from fastfeed.errors import ConfigError, DecodeError
-from fastfeed.records import MARK_DTYPE, PRICE_DTYPE, TICK_DTYPE, Gap
+from fastfeed.records import MARK_DTYPE, PRICE_DTYPE, TICK_DTYPE, TICK_DTYPE_PLAIN, Gap
 
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
@@ -28,7 +28,8 @@ from json cimport MALFORMED, json, json_frame
 from layout cimport layout_choice, layout_kernels
 from liveness cimport liveness, liveness_age, liveness_close, liveness_oldest, liveness_open
 from ring cimport (
-    ring, ring_attach, ring_close, ring_open, ring_pending, ring_publish, ring_read, ring_reader, ring_unread,
+    ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader, ring_received,
+    ring_unread,
 )
 from scan cimport FF_PADDING
 from schema cimport (
@@ -36,8 +37,8 @@ from schema cimport (
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
-    table, table_add, table_attach, table_close, table_copy, table_drain, table_lock, table_mark, table_open, table_pending,
-    table_reader, table_ready, table_unlock,
+    table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_lock, table_mark, table_open, table_pending,
+    table_reader, table_ready, table_received, table_unlock,
 )
 from tick cimport FF_LIVE, FF_QUIET, FF_QUOTE, FF_TRADE
 from tick cimport ff_row as row_t
@@ -319,7 +320,7 @@ cdef class _Name:
         return True
 
 
-cdef inline uint32_t _find(symbols* s, str symbol) except? NO_SYMBOL:
+cdef inline uint32_t _find(symbols* s, str symbol) except? 0xFFFFFFFF:
     cdef char small[64 + 64]
     cdef Py_ssize_t n
     cdef const char* text = PyUnicode_AsUTF8AndSize(symbol, &n)
@@ -550,12 +551,6 @@ cdef class PriceTable:
         return _fresh(<table*>self._table, <liveness*>self._liveness, symbol_id, max_age_ns, channel, self._clock.mono())
 
 
-cdef table_reader* _open_reader(PriceReader reader) except NULL:
-    if reader._reader == NULL:
-        raise ConfigError("this reader is closed")
-    return <table_reader*>reader._reader
-
-
 cdef class PriceReader:
     """One consumer of a `PriceTable`: the newest row of every symbol that changed since it last read, each once."""
 
@@ -569,48 +564,45 @@ cdef class PriceReader:
             raise MemoryError
 
     def __dealloc__(self):
-        self._release()
-
-    cdef void _release(self) noexcept:
         if self._reader != NULL:
-            free((<table_reader*>self._reader).seen)
-            free(self._reader)
-            self._reader = NULL
+            table_detach(<table*>self._prices._table, <table_reader*>self._reader)
+        free(self._reader)
 
     def close(self):
-        """Release its memory. Idempotent."""
-        self._release()
+        """Release its memory; what it had not read counts as dropped. Idempotent."""
+        table_detach(<table*>self._prices._table, <table_reader*>self._reader)
 
     @property
     def ready(self):
         """Has anything changed since the last read?"""
-        return self._reader != NULL and table_ready(<table*>self._prices._table, <table_reader*>self._reader)
+        return table_ready(<table*>self._prices._table, <table_reader*>self._reader)
 
     def read(self):
         """An owned array of PRICE_DTYPE, one row per changed symbol, `conflated` being what this reader skipped of it. Empty if nothing changed."""
-        cdef table_reader* c = _open_reader(self)
+        cdef table_reader* c = <table_reader*>self._reader
         cdef table* t = <table*>self._prices._table
-        cdef uint64_t room = t.log_head - c.cursor
+        cdef uint64_t room = t.log_head - c.cursor if table_ready(t, c) else 0
         cdef object out
         cdef uint32_t n
-        if room > t.count or c.sweep != NO_SYMBOL:
-            room = t.count
+        if room > t.count or (room == 0 and table_ready(t, c)):
+            room = t.count  # the log has lapped this reader: any symbol may have changed
         out = numpy.empty(room, PRICE_DTYPE)
         n = self._into(out, room) if room else 0
         return out if n == room else out[:n].copy()
 
     def drain(self, out not None):
         """Like `read`, into the caller's contiguous PRICE_DTYPE array; how many rows. Call again while it comes back full."""
-        _open_reader(self)
+        if not isinstance(out, numpy.ndarray):
+            raise TypeError(f"drain needs a numpy array, not {type(out).__name__}")
         if out.dtype != PRICE_DTYPE or len(out) == 0:
             raise ConfigError(f"drain needs a contiguous array of PRICE_DTYPE with room for a row, not {out.dtype} of {len(out)}")
         return self._into(out, len(out))
 
     def ledger(self):
         """`received == delivered + conflated + dropped + pending`, each counted where it happens, in table updates."""
-        cdef table_reader* c = _open_reader(self)
+        cdef table_reader* c = <table_reader*>self._reader
         cdef table* t = <table*>self._prices._table
-        return {"received": t.updates - c.attached, "delivered": c.delivered, "conflated": c.conflated, "dropped": c.dropped,
+        return {"received": table_received(t, c), "delivered": c.delivered, "conflated": c.conflated, "dropped": c.dropped,
                 "pending": table_pending(t, c)}
 
     cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF:
@@ -623,8 +615,6 @@ cdef class PriceReader:
 
     cdef uint32_t next_rows(self, ff_row* out, uint32_t room) noexcept nogil:
         cdef int64_t oldest = -0x7FFFFFFFFFFFFFFF
-        if self._reader == NULL:
-            return 0
         if self._max_age_ns >= 0:
             oldest = self._prices._clock.utc() - self._max_age_ns
         return table_drain(<table*>self._prices._table, <table_reader*>self._reader, <row_t*>out, room, oldest)
@@ -662,14 +652,14 @@ cdef class TickRing:
         """Append a contiguous array of TICK_DTYPE (or TICK_DTYPE_PLAIN)."""
         cdef Py_buffer view
         cdef Py_ssize_t i
+        if not isinstance(ticks, numpy.ndarray):
+            raise TypeError(f"publish needs a numpy array, not {type(ticks).__name__}")
+        if ticks.dtype not in (TICK_DTYPE, TICK_DTYPE_PLAIN):
+            raise ConfigError(f"publish needs an array of TICK_DTYPE, not {ticks.dtype}")
         PyObject_GetBuffer(ticks, &view, PyBUF_SIMPLE)
-        try:
-            if view.len % <Py_ssize_t>sizeof(tick_t):
-                raise ConfigError(f"{view.len} bytes are no whole number of ticks: publish an array of TICK_DTYPE")
-            for i in range(view.len // <Py_ssize_t>sizeof(tick_t)):
-                ring_publish(<ring*>self._ring, <tick_t*>view.buf + i)
-        finally:
-            PyBuffer_Release(&view)
+        for i in range(view.len // <Py_ssize_t>sizeof(tick_t)):
+            ring_publish(<ring*>self._ring, <tick_t*>view.buf + i)
+        PyBuffer_Release(&view)
 
     def reader(self):
         """A consumer of every tick from now on."""
@@ -685,25 +675,20 @@ cdef class TickReader:
         if self._reader == NULL:
             raise MemoryError
         ring_attach(<ring*>owner._ring, <ring_reader*>self._reader)
-        self._open = True
 
     def __dealloc__(self):
-        self._detach()
+        if self._reader != NULL:
+            ring_detach(<ring*>self._owner._ring, <ring_reader*>self._reader)
         free(self._reader)
 
-    cdef void _detach(self) noexcept:
-        if self._open:
-            self._open = False
-            (<ring*>self._owner._ring).readers -= 1
-
     def close(self):
-        """Stop reading; with no reader left the decoder stops writing the ring. Idempotent."""
-        self._detach()
+        """Stop reading; what it had not read counts as dropped. With no reader left the decoder stops writing the ring. Idempotent."""
+        ring_detach(<ring*>self._owner._ring, <ring_reader*>self._reader)
 
     @property
     def ready(self):
         """Is there a tick to read?"""
-        return self._open and ring_pending(<ring*>self._owner._ring, <ring_reader*>self._reader) > 0
+        return ring_pending(<ring*>self._owner._ring, <ring_reader*>self._reader) > 0
 
     @property
     def lost(self):
@@ -714,7 +699,7 @@ cdef class TickReader:
     def read(self, max=None):
         """An owned array of TICK_DTYPE with the next ticks in order, at most `max`. Empty if there is none."""
         cdef ring_reader* c = <ring_reader*>self._reader
-        cdef uint64_t room = ring_pending(<ring*>self._owner._ring, c) if self._open else 0
+        cdef uint64_t room = ring_pending(<ring*>self._owner._ring, c)
         cdef Py_buffer view
         cdef uint64_t n
         cdef object out
@@ -734,11 +719,11 @@ cdef class TickReader:
         """`received == delivered + conflated + dropped + pending`, in ticks; nothing is ever conflated here."""
         cdef ring_reader* c = <ring_reader*>self._reader
         cdef ring* r = <ring*>self._owner._ring
-        return {"received": r.published - c.attached, "delivered": c.delivered, "conflated": 0, "dropped": c.lapped + ring_unread(r, c),
+        return {"received": ring_received(r, c), "delivered": c.delivered, "conflated": 0, "dropped": c.lapped + ring_unread(r, c),
                 "pending": ring_pending(r, c)}
 
     cdef bint next_tick(self, ff_tick* out) noexcept nogil:
-        return self._open and ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
+        return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
 
 
 cdef class Decoder:
@@ -829,7 +814,7 @@ cdef class Decoder:
     def lag_quantiles(self, *quantiles):
         """Event time to receipt in seconds, at each quantile (0 to 1), over all ticks that carry a time."""
         cdef decoder* d = <decoder*>self._decoder
-        return tuple([histogram_quantile(&d.lag_us, q) / 1e6 for q in quantiles])
+        return tuple([histogram_quantile(&d.lag, q) / 1e9 for q in quantiles])
 
     @property
     def refused_symbol(self):

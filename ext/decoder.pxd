@@ -51,6 +51,7 @@ cdef struct decoder:
     liveness* liveness
     sequence* sequences       # [symbol * streams + stream]
     sequence connections[256]
+    layout draft              # the layout being learned
     layout layouts[4]
     uint8_t order[4]          # in which they are tried: the latest right one first
     uint32_t n_layouts
@@ -60,7 +61,7 @@ cdef struct decoder:
     size_t scratch_size
     gap* gap_log
     uint64_t n_gaps
-    histogram lag_us          # event time to receipt
+    histogram lag             # event time to receipt, in ns
     uint64_t frames
     uint64_t data
     uint64_t control
@@ -225,7 +226,7 @@ cdef inline void decoder_commit(decoder* d, const ff_fields* f, int64_t recv_ns,
     k.event_ns = f.event_ns
     k.recv_ns = recv_ns
     if f.event_ns:
-        histogram_record(&d.lag_us, (recv_ns - f.event_ns) // 1000)
+        histogram_record(&d.lag, recv_ns - f.event_ns)
     if verdict != DUPLICATE:
         liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, recv_ns - f.event_ns if f.event_ns else 0)
     if k.kind == FF_LEVEL:
@@ -283,11 +284,13 @@ cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint s
     cdef uint32_t i
     d.json.trace = d.trace if d.credit >= 0 else NULL
     verdict = json_frame(&d.json, p, end, simd)
-    if d.json.trace != NULL and verdict == DATA:
-        i = d.n_layouts if d.n_layouts < LAYOUTS else d.order[LAYOUTS - 1]
-        if json_learn(&d.json, p, end, &d.layouts[i]) and d.n_layouts < LAYOUTS:
+    if d.json.trace != NULL and verdict == DATA and json_learn(&d.json, p, end, &d.draft):
+        i = d.order[LAYOUTS - 1]
+        if d.n_layouts < LAYOUTS:
+            i = d.n_layouts
             d.order[i] = <uint8_t>i
             d.n_layouts += 1
+        d.layouts[i] = d.draft
     return verdict
 
 

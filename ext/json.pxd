@@ -14,7 +14,7 @@ from layout cimport (
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_step,
 )
 from scan cimport (
-    FF_PADDING, scan_bare_number, scan_integer, scan_iso, scan_price, scan_space, scan_string, scan_unescape,
+    FF_PADDING, scan_bare_number, scan_integer, scan_iso, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape,
 )
 from schema cimport *
 from tick cimport FF_CONTROL, FF_LEVEL
@@ -153,7 +153,7 @@ cdef inline const char* json_scalar(json* j, const char* p, json_slot* s, bint s
     if p[0] == b'"':
         q = scan_string(p + 1, &escaped, simd)
         if q == NULL:
-            return json_fail(j, p)
+            return json_fail(j, scan_string_fault(p + 1))
         s.start = p + 1
         s.size = <uint32_t>(q - p - 1)
         s.type = SLOT_ESCAPED if escaped else SLOT_STRING
@@ -193,7 +193,7 @@ cdef inline const char* json_key(json* j, const char* p, uint32_t node, uint16_t
         return json_fail(j, p)
     q = scan_string(p + 1, &escaped, simd)
     if q == NULL:
-        return json_fail(j, p)
+        return json_fail(j, scan_string_fault(p + 1))
     if node == NO_NODE:
         child[0] = NO_NODE
     elif not escaped:
@@ -440,9 +440,14 @@ cdef inline bint json_time(const char* s, uint32_t n, uint8_t unit, int64_t* out
 
 cdef inline bint json_time_whole(int64_t whole, int64_t part, uint8_t unit, int64_t* out) noexcept nogil:
     cdef int64_t scale = json_scale(unit, whole)
-    cdef int64_t most = <int64_t>9000000000 if scale == 1000000000 else <int64_t>9000000000000 if scale == 1000000 else (
-        <int64_t>9000000000000000 if scale == 1000 else <int64_t>9000000000000000000)
-    if whole < 0 or whole > most:  # the year 2255
+    cdef int64_t most = <int64_t>9223372036854775806  # what fits int64 nanoseconds: the year 2262
+    if scale == 1000000:
+        most = <int64_t>9223372036853
+    elif scale == 1000:
+        most = <int64_t>9223372036854774
+    elif scale == 1000000000:
+        most = <int64_t>9223372035
+    if whole < 0 or whole > most:
         return False
     out[0] = whole * scale + part
     return True
@@ -584,6 +589,7 @@ cdef inline bint json_each(json* j, uint16_t message, uint32_t link, uint32_t ba
     cdef json_slot* array = json_at(j, m.each[link].at, base)
     cdef uint32_t root = m.each[link].root
     cdef const char* p
+    j.trace = NULL  # read a second time, out of the frame's order: not the predictable sort
     if array == NULL:
         return True
     if array.type != SLOT_ARRAY:
@@ -636,6 +642,7 @@ cdef inline int json_elements(json* j, const char* p, uint32_t root, uint32_t ba
     cdef int best = UNKNOWN
     cdef int one
     cdef const char* q
+    j.trace = NULL  # read a second time, out of the frame's order: not the predictable sort
     p = scan_space(p + 1)
     while p[0] != b"]":
         json_forget(j, root, j.program.nodes[root].end)
@@ -716,7 +723,12 @@ cdef inline bint json_learn(const json* j, const char* p, const char* end, layou
     for i in range(j.traced):
         s = &j.trace[i]
         known = s.node != NO_NODE
-        if s.type == SLOT_NULL or (known and j.program.matched[s.node]):
+        if s.type == SLOT_NULL:
+            continue  # stays literal text, as the null bits of the layout do
+        if known and j.program.matched[s.node]:
+            for k in range(m.n_fields):
+                if json_node(m.fields[k].at, base) == s.node:
+                    return False  # taken as well as matched
             continue  # stays literal text: it decides what the message is
         if not layout_literal(l, mark, s.start):
             return False
@@ -737,8 +749,8 @@ cdef inline bint json_learn(const json* j, const char* p, const char* end, layou
                 continue
             if step.field != FIELD_COUNT:
                 return False  # two fields from one value
-            if f.null & (1 << m.fields[k].field):
-                return False  # a string that stands for null
+            if m.null_texts and s.type == SLOT_STRING:
+                return False  # its text may stand for null
             step.field = m.fields[k].field
             if m.fields[k].action == TAKE_PRICE:
                 step.action = STEP_PRICE

@@ -21,7 +21,9 @@ cdef struct ring:
     uint32_t readers    # with none, the decoder does not write here at all
 
 cdef struct ring_reader:
+    bint open
     uint64_t attached   # where it began
+    uint64_t received   # published since then, once detached
     uint64_t cursor
     uint64_t delivered
     uint64_t lapped     # overwritten before it came to them
@@ -51,13 +53,28 @@ cdef inline void ring_publish(ring* r, const ff_tick* t) noexcept nogil:
 cdef inline void ring_attach(ring* r, ring_reader* c) noexcept nogil:
     """A reader starts at the present."""
     memset(c, 0, sizeof(ring_reader))
+    c.open = True
     c.attached = c.cursor = r.published
     r.readers += 1
 
 
+cdef inline void ring_detach(ring* r, ring_reader* c) noexcept nogil:
+    """What still waited is lost, counted; the counts stay readable."""
+    if not c.open:
+        return
+    c.open = False
+    c.received = r.published - c.attached
+    c.lapped += r.published - c.cursor
+    r.readers -= 1
+
+
+cdef inline uint64_t ring_received(const ring* r, const ring_reader* c) noexcept nogil:
+    return order_load64(&r.published) - c.attached if c.open else c.received
+
+
 cdef inline uint64_t ring_pending(const ring* r, const ring_reader* c) noexcept nogil:
     """Published and neither read nor overwritten."""
-    cdef uint64_t n = order_load64(&r.published) - c.cursor
+    cdef uint64_t n = order_load64(&r.published) - c.cursor if c.open else 0
     return n if n <= r.mask + 1 else r.mask + 1
 
 
@@ -76,6 +93,8 @@ cdef inline uint64_t ring_read(ring* r, ring_reader* c, ff_tick* out, uint64_t r
     cdef uint64_t head = order_load64(&r.published)
     cdef uint64_t capacity = r.mask + 1
     cdef uint64_t n, lost, i
+    if not c.open:
+        return 0
     if head > capacity:
         ring_skip(c, head - capacity)
     n = head - c.cursor
@@ -102,5 +121,5 @@ cdef inline uint64_t ring_read(ring* r, ring_reader* c, ff_tick* out, uint64_t r
 
 cdef inline uint64_t ring_unread(const ring* r, const ring_reader* c) noexcept nogil:
     """Lapped ticks the reader has not stumbled over yet."""
-    cdef uint64_t n = order_load64(&r.published) - c.cursor
+    cdef uint64_t n = order_load64(&r.published) - c.cursor if c.open else 0
     return n - (r.mask + 1) if n > r.mask + 1 else 0

@@ -190,6 +190,16 @@ static const char *scan_string_rest(const char *p, int *escaped) {
     }
 }
 
+/* Where scan_string_rest gave up, for telling people: the bad byte or escape, or the end. */
+static const char *scan_string_fault(const char *p) {
+    for (;;) {
+        uint32_t code;
+        int n = *p == '\\' ? scan_escape(p, &code) : *p == '"' || (unsigned char)*p < 0x20 ? 0 : scan_utf8(p);
+        if (!n) return p;
+        p += n;
+    }
+}
+
 /* p is just after the opening quote: the closing quote, or NULL if malformed. *escaped is set, never cleared. */
 FF_INLINE const char *scan_string(const char *p, int *escaped, int simd) {
     p = scan_plain(p, simd);
@@ -333,7 +343,7 @@ static int scan_price_general(const char *s, uint32_t n, double *out) {
     for (; p < end && (scan_is_digit(*p) || *p == '.'); p++) {
         if (*p == '.') { exponent = -1; continue; }
         mantissa = mantissa * 10 + (uint64_t)(*p - '0');
-        digits += mantissa != 0;
+        digits += digits || *p != '0';
         if (exponent < 0) exponent--;
         if (digits > 19) return scan_number_slow(s, n, out);
     }

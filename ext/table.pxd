@@ -37,10 +37,11 @@ cdef struct table:
     uint64_t updates    # ticks merged into any row
 
 cdef struct table_reader:
-    uint64_t* seen      # per symbol: its row's `updates` when last handled
+    uint64_t* seen      # per symbol: its row's `updates` when last handled; NULL once detached
     uint64_t cursor     # into the log
     uint32_t sweep      # while the log has lapped this reader: the next symbol to look at; else NO_SWEEP
     uint64_t attached   # the table's `updates` when it began
+    uint64_t received   # updates since then, once detached
     uint64_t delivered
     uint64_t conflated
     uint64_t dropped
@@ -172,8 +173,24 @@ cdef inline bint table_attach(table* t, table_reader* c) noexcept nogil:
     return True
 
 
+cdef inline void table_detach(table* t, table_reader* c) noexcept nogil:
+    """What still waited is dropped, counted; the counts stay readable."""
+    if c.seen == NULL:
+        return
+    c.dropped += table_pending(t, c)
+    c.received = t.updates - c.attached
+    free(c.seen)
+    c.seen = NULL
+    c.cursor = t.log_head
+    c.sweep = NO_SWEEP
+
+
+cdef inline uint64_t table_received(const table* t, const table_reader* c) noexcept nogil:
+    return c.received if c.seen == NULL else t.updates - c.attached
+
+
 cdef inline bint table_ready(const table* t, const table_reader* c) noexcept nogil:
-    return c.cursor != t.log_head or c.sweep != NO_SWEEP
+    return c.seen != NULL and (c.cursor != t.log_head or c.sweep != NO_SWEEP)
 
 
 cdef inline uint32_t table_drain(table* t, table_reader* c, ff_row* out, uint32_t room, int64_t oldest_recv_ns) noexcept nogil:
@@ -181,6 +198,8 @@ cdef inline uint32_t table_drain(table* t, table_reader* c, ff_row* out, uint32_
     cdef uint32_t n = 0
     cdef uint32_t symbol_id
     cdef uint64_t skipped
+    if c.seen == NULL:
+        return 0
     t.epoch += 1
     if t.log_head - c.cursor > t.log_mask + 1:
         # the log was lapped: look at every symbol once; what changes meanwhile is in the log again
@@ -218,6 +237,7 @@ cdef inline uint64_t table_pending(const table* t, const table_reader* c) noexce
     """Updates that wait for this reader, counted row by row."""
     cdef uint64_t n = 0
     cdef uint32_t i
-    for i in range(t.count):
-        n += t.rows[i].updates - c.seen[i]
+    if c.seen != NULL:
+        for i in range(t.count):
+            n += t.rows[i].updates - c.seen[i]
     return n

@@ -3,9 +3,8 @@
 The public names, and nothing else. The one check made here is that the picows beside us is one the compiled wire was built for.
 """
 
-from importlib.metadata import version as _version
+from picows import __version__ as _PICOWS
 
-_PICOWS = _version("picows")
 if not (2, 3, 1) <= tuple(int(part) for part in _PICOWS.split(".")[:3] if part.isdecimal()) < (2, 4):
     # Cython checks struct sizes, not vtables: a mismatched picows could call the wrong method without a word.
     raise ImportError(f'fastfeed needs picows>=2.3.1,<2.4 but picows {_PICOWS} is installed: pip install "picows>=2.3.1,<2.4"')

@@ -76,7 +76,6 @@ cdef class PriceReader:
     cdef void* _reader
     cdef PriceTable _prices
     cdef int64_t _max_age_ns
-    cdef void _release(self) noexcept
     cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF
     # Up to `room` changed rows into `out`; how many.
     cdef uint32_t next_rows(self, ff_row* out, uint32_t room) noexcept nogil
@@ -89,8 +88,6 @@ cdef class TickRing:
 cdef class TickReader:
     cdef void* _reader
     cdef TickRing _owner
-    cdef bint _open
-    cdef void _detach(self) noexcept
     # The next tick, in order; False if there is none yet.
     cdef bint next_tick(self, ff_tick* out) noexcept nogil
 

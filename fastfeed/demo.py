@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import math
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,7 +142,7 @@ def recorded(plan: Plan) -> Market:
 async def run(plan: Plan, screen: Screen) -> int:
     """Play it all; returns the exit status: 0 only if the books balance and every symbol came back."""
     # Should the event loop itself stand still, no timeout of its own can end it.
-    faulthandler.dump_traceback_later(plan.limit + STUCK_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(plan.limit + STUCK_SECONDS, exit=True, file=sys.__stderr__)
     try:
         async with asyncio.timeout(plan.limit):
             return await _run(plan, screen)
@@ -380,6 +381,7 @@ def _summary(feed: Feed, count: dict[str, Any], cut: dict[str, Any], seen: Seen,
         lines.append(f"FAILED: and {len(findings) - FINDINGS_SHOWN} more")
     if not findings:
         lines.append(f"OK: the books balance, all {len(rows)} symbols came back")
+    screen.stop()
     for line in lines:
         screen.say(line)
     return 1 if findings else 0

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from fastfeed import providers
 from fastfeed._core import Clock, PriceTable
@@ -40,6 +39,7 @@ _LOG = logging.getLogger("fastfeed")
 
 S = TypeVar("S", bound=Stream[Any])
 
+_PERCENTILES = ("p50", "p90", "p99", "max")
 _SWEEP = 0.1  # seconds between looks at gaps and at what has begun to deliver
 
 
@@ -296,9 +296,8 @@ class Feed:
             connection.handle(Start())
 
     def _require(self, symbol: str) -> None:
-        """Freshness vouches for the price channels of the symbol, or for whatever it has if none carries a price."""
-        wanted = list(dict.fromkeys(subscription.channel for subscription in self._wanted[symbol]))
-        self.prices.require(symbol, [c for c in wanted if self.provider.channels[c].prices] or wanted)
+        """A symbol is fresh only if all that is wanted of it is."""
+        self.prices.require(symbol, {subscription.channel for subscription in self._wanted[symbol]})
 
     # Life ----------------------------------------------------------------------------------------------------------
 
@@ -375,9 +374,9 @@ class Feed:
     def stats(self) -> dict[str, Any]:
         """Counters and percentiles: the decoder's, and
 
-        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`; `rtt_ms` over the latest pings and
-        `lag_ms` (receive minus event time) over the newest row of each symbol, as p50, p90, p99, max and count; and
-        `consumers`: name -> ledger (received == delivered + conflated + dropped + pending).
+        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `rtt_ms` over
+        the latest pings and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max; and `consumers`:
+        name -> ledger (received == delivered + conflated + dropped + pending).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
         stats.update(self._counted)
@@ -386,21 +385,21 @@ class Feed:
                 stats[name] += count
         stats["connections"] = sum(session.state is State.OPEN for session in self._sessions)
         trips = [trip for session in self._sessions for trip in session.pulse.round_trips]
-        stats["rtt_ms"] = _percentiles(np.array(trips) * 1e3)
-        stats["lag_ms"] = _percentiles(self._lags_ms())
+        rtt = np.percentile(trips, [50, 90, 99, 100]) if trips else np.full(4, math.nan)
+        stats["rtt_ms"] = dict(zip(_PERCENTILES, (rtt * 1e3).tolist(), strict=True))
+        stats["lag_ms"] = dict(zip(_PERCENTILES, self._lags_ms(0.5, 0.9, 0.99, 1.0), strict=True))
         consumers: dict[str, Ledger] = {stream.name: stream.ledger() for stream in list(self._streams.values())}
         consumers.update((callback.name, callback.ledger()) for callback in self._callbacks if not callback.cancelled)
         stats["consumers"] = consumers
         return stats
 
     def __repr__(self) -> str:
-        live = sum(all(wanted.values()) for wanted in self._wanted.values())
-        stale = int(np.count_nonzero(self.prices.array["status"] > Status.QUIET))
-        lag = _percentiles(self._lags_ms())
-        shown = f"lag p50 {lag['p50']:.1f} ms" if lag["count"] else "lag unknown"
+        status = self.prices.array["status"]
+        live = np.count_nonzero((status == Status.LIVE) | (status == Status.QUIET))
+        stale = np.count_nonzero((status == Status.SUSPECT) | (status == Status.STALE))
         return (
-            f"<Feed {self.provider.name} {self.state} symbols {live}/{len(self._wanted)} live, {stale} stale, "
-            f"{self.decoder.stats()['gaps']} gaps, {shown}>"
+            f"<Feed {self.provider.name} {self.state}, {live}/{len(self._wanted)} symbols live, {stale} stale, "
+            f"{self.decoder.stats()['gaps']} gaps, lag {self._lags_ms(0.5)[0]:.1f} ms>"
         )
 
     # Inside --------------------------------------------------------------------------------------------------------
@@ -447,15 +446,13 @@ class Feed:
             raise ConfigError(f"not subscribed to {symbol!r}; symbols are {', '.join(list(self._wanted)[:20])}")
         return found
 
+    def _lags_ms(self, *quantiles: float) -> list[float]:
+        lags = [seconds * 1e3 for seconds in self.decoder.lag_quantiles(*quantiles)]
+        return lags if any(lags) else [math.nan] * len(lags)  # 0: no tick carried a time
+
     def _check_open(self) -> None:
         if self._closing is not None or self._ending.reached:
             raise ConfigError("the feed is closed")
-
-    def _lags_ms(self) -> npt.NDArray[np.float64]:
-        rows = self.prices.array
-        rows = rows[rows["event_ns"] > 0]
-        lags: npt.NDArray[np.float64] = (rows["recv_ns"] - rows["event_ns"]) / 1e6
-        return lags
 
     def _sweep(self) -> None:
         """Look, ten times a second, at what needs no attention in the read."""
@@ -463,20 +460,17 @@ class Feed:
         for connection in list(self._connections):
             connection.find_live()
         counts = self.decoder.stats()
-        if fresh := counts["gaps"] - self._gaps_told:
+        if counts["gaps"] > self._gaps_told:
+            gaps = self.decoder.gaps(since=self._gaps_told)
             self._gaps_told = counts["gaps"]
-            for gap in list(self.decoder.gaps())[-fresh:]:
-                self._tell_gap(gap)
+            for gap in gaps:
+                self.on_event(GapFound(gap))
+                # The row holds only newest values, so the message that showed the gap has also mended it.
+                self.prices.repaired(gap.symbol)
         if counts["refused_symbols"] > self._refused_told:
-            refused = counts["refused_symbols"] - self._refused_told
             self._refused_told = counts["refused_symbols"]
-            self.on_event(Alert("warning", f"{refused} ticks of unlisted symbols refused", "raise max_symbols="))
-
-    def _tell_gap(self, gap: Gap) -> None:
-        self.on_event(GapFound(gap))
-        if self.provider.channels[gap.stream].prices:
-            # Every quote and trade is the whole newest value, so the one that showed the gap has also mended the row.
-            self.prices.repaired(gap.symbol)
+            cause = f"no row for {self.decoder.refused_symbol!r}: the table is full"
+            self.on_event(Alert("warning", cause, "raise max_symbols="))
 
     def _callback_failed(self, callback: BatchCallback, error: Exception) -> None:
         self._counted["callbacks_failed"] += 1
@@ -571,10 +565,3 @@ def _age(max_age: float | None) -> float | None:
     if max_age is not None and not (math.isfinite(max_age) and max_age > 0):
         raise ConfigError(f"max_age={max_age!r}: must be a number of seconds above 0, or None")
     return max_age
-
-
-def _percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
-    if len(values) == 0:
-        return {"p50": math.nan, "p90": math.nan, "p99": math.nan, "max": math.nan, "count": 0}
-    p50, p90, p99, top = np.percentile(values, [50, 90, 99, 100]).tolist()
-    return {"p50": p50, "p90": p90, "p99": p99, "max": top, "count": len(values)}

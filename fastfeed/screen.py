@@ -37,6 +37,10 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the table as it is; what is said from now on comes below it."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -44,15 +48,17 @@ class Screen:
     def draw(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], line: str = "") -> None:
         """The present state: as a table under `title`, or where there is no terminal `line` (else the title), once a second."""
         if self._live is not None:
+            from rich.console import Group
             from rich.markup import escape
             from rich.table import Table
+            from rich.text import Text
 
-            table = Table(title=escape(title), title_justify="left")
+            table = Table()
             for place, column in enumerate(columns):
                 table.add_column(column, justify="right" if place else "left", no_wrap=True)
             for row in rows:
                 table.add_row(*map(escape, row))
-            self._live.update(table)
+            self._live.update(Group(Text(title), table))
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             print(line or title, flush=True)

@@ -526,8 +526,6 @@ class Session:
     def _stop(self) -> None:
         if self.state in (State.STOPPED, State.FAILED):
             return
-        if self.state is State.OPEN:
-            self._emit(events.Disconnected(self.name, 1000, "", "closed by us"))
         if self.state in (State.OPEN, State.DIALING):
             self._actions.append(Close(1000, ""))
         self.state = State.STOPPED

@@ -1,4 +1,4 @@
-"""Fixtures shared by the rooms' tests: recordings named by FASTFEED_FRAMES, and memory that ends at an unreadable page.
+"""Fixtures shared by the rooms' tests: recordings named by FASTFEED_FRAMES, memory that ends at an unreadable page, the built wheel.
 
 No test logic and no network here.
 """
@@ -6,12 +6,15 @@ No test logic and no network here.
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-PROT_NONE, PROT_READ_WRITE = 0, 3
+ROOT = Path(__file__).parent.parent
+PROT_NONE = 0
 
 
 class GuardedMemory:
@@ -79,8 +82,29 @@ def recordings() -> Recordings:
     return Recordings(Path(folder))
 
 
-@pytest.fixture
-def fixed_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Decoders made in this test use the kernel every machine has."""
-    monkeypatch.setenv("FASTFEED_SIMD", "scalar")
-    yield
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution of this tree, made with the tools of this environment."""
+    folder = tmp_path_factory.mktemp("sdist")
+    _build("--sdist", ROOT, folder)
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel made from the source distribution, as a user without a ready wheel makes it. Takes as long as compiling."""
+    unpacked = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked, filter="data")
+    (source,) = unpacked.iterdir()
+    folder = tmp_path_factory.mktemp("wheel")
+    _build("--wheel", source, folder)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def _build(what: str, source: Path, folder: Path) -> None:
+    command = [sys.executable, "-m", "build", what, "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

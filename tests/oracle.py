@@ -427,10 +427,7 @@ def assert_same(decoder, ticks: np.ndarray, oracle: Decoder) -> None:
     assert len(got) == len(expected)
     if got.tobytes() != expected.tobytes():
         wrong = next(i for i in range(len(got)) if got[i].tobytes() != expected[i].tobytes())
-        assert got[wrong].tolist() == expected[wrong].tolist(), f"tick {wrong} of {len(got)}"
-        raise AssertionError(
-            f"tick {wrong} of {len(got)}: {got[wrong].tobytes().hex()} != {expected[wrong].tobytes().hex()}"
-        )
+        raise AssertionError(f"tick {wrong} of {len(got)}: got {got[wrong]}, expected {expected[wrong]}")
     assert list(decoder.prices.symbols) == list(oracle.symbols)
     for symbol, row in oracle.rows.items():
         got_row = decoder.prices[symbol]

@@ -128,10 +128,10 @@ def run(decoder: fastfeed.Decoder, frames: list[tuple[int, bytes]]) -> np.ndarra
     for number, (recv_ns, payload) in enumerate(frames):
         decoder.decode(payload, recv_ns=recv_ns)
         if number % 5000 == 0:
-            ticks.append(ring.read())
-    ticks.append(ring.read())
+            ticks.append(ring.read().tobytes())
+    ticks.append(ring.read().tobytes())
     assert ring.lost == 0
-    return np.concatenate(ticks)
+    return np.frombuffer(b"".join(ticks), fastfeed.TICK_DTYPE)
 
 
 @pytest.mark.parametrize("name", RECORDED)

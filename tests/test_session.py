@@ -518,7 +518,7 @@ def test_every_class_of_failure_has_a_budget() -> None:
 def test_stopping_closes_once_and_for_good() -> None:
     driven = Driven()
     driven.live(A)
-    assert kinds(driven.tell(Stop())) == ["Disconnected", "Close"]
+    assert kinds(driven.tell(Stop())) == ["Close"]
     assert driven.tell(Stop()) == []
     assert driven.session.deadline() is None
     for event in (Tick(), Opened(), Closed(1006, ""), REFUSED, Start(), Delivered((A,)), Pong(b"1")):

@@ -4,8 +4,8 @@
 recorded or made markets, keep their own count of what they sent, and misbehave on command.
 """
 
-from fastfeed.lab.load import Recording, Synthetic, read_recording
+from fastfeed.lab.load import Recording, Synthetic
 from fastfeed.lab.process import VenueProcess
 from fastfeed.lab.venue import Venue
 
-__all__ = ["Recording", "Synthetic", "Venue", "VenueProcess", "read_recording"]
+__all__ = ["Recording", "Synthetic", "Venue", "VenueProcess"]

@@ -471,17 +471,24 @@ class Synthetic:
 # ----------------------------------------------------------------------------------------------------------- recordings
 
 
-def read_recording(path: str | Path) -> Iterator[tuple[int, str]]:
-    """`(recv_ns, frame)` for each line `<recv ns> <raw text frame>` of a file, gzip or plain."""
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file, gzip or plain, without their ends."""
     path = Path(path)
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            stamp, _, frame = line.rstrip("\n").partition(" ")
-            if not stamp.isdigit() or not frame:
-                raise ConfigError(f"{path}, line {number}: expected '<recv ns> <frame>', found {line[:40]!r}")
-            yield int(stamp), frame
+    with gzip.open(path, "rb") if zipped else path.open("rb") as lines:
+        for line in lines:
+            yield line.rstrip(b"\r\n")
+
+
+def read_recording(path: str | Path) -> Iterator[tuple[int, str]]:
+    """`(recv_ns, frame)` for each line `<recv ns> <raw text frame>` of a file, gzip or plain."""
+    for number, line in enumerate(read_lines(path), 1):
+        stamp, _, frame = line.partition(b" ")
+        if not stamp.isdigit() or not frame:
+            shown = line[:40].decode(errors="replace")
+            raise ConfigError(f"{path}, line {number}: expected '<recv ns> <frame>', found {shown!r}")
+        yield int(stamp), frame.decode()
 
 
 _EVENT_TIME = re.compile(r'("[ET]":)\d{13}\b')

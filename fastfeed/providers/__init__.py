@@ -40,7 +40,6 @@ class Channel:
 
     topic: str
     path: str  # of the connection that carries it
-    prices: bool = True  # its messages carry a symbol's price, so freshness vouches for it
     params: Mapping[str, Mapping[object, str]] = field(default_factory=dict)
 
 

@@ -100,7 +100,6 @@ _SPOT = Provider(
         "depth": Channel(
             topic="{lower}@depth{levels}{speed}",
             path=_SPOT_PATH,
-            prices=False,
             params={
                 "levels": {None: "", 5: "5", 10: "10", 20: "20"},
                 "speed": {"100ms": "@100ms", "1000ms": ""},
@@ -109,7 +108,17 @@ _SPOT = Provider(
     },
     schema=Schema(
         # The only frame without a type: known by its keys. It has no time either.
-        Message("quote", match={"e": MISSING}, has=("u", "s", "b", "a"), symbol="s", bid="b", bid_size="B", ask="a", ask_size="A", seq="u"),
+        Message(
+            "quote",
+            match={"e": MISSING},
+            has=("u", "s", "b", "a"),
+            symbol="s",
+            bid="b",
+            bid_size="B",
+            ask="a",
+            ask_size="A",
+            seq="u",
+        ),
         _TRADE,
         _agg_trade("agg_trade"),
         # U == previous u + 1.
@@ -215,7 +224,6 @@ def _futures_channels(public: str, market: str) -> dict[str, Channel]:
         "depth": Channel(
             topic="{lower}@depth{speed}",
             path=public,
-            prices=False,
             params={"speed": {"100ms": "@100ms", "250ms": "", "500ms": "@500ms"}},
         ),
     }
