@@ -24,9 +24,9 @@ from libc.stddef cimport size_t
 
 from decoder cimport GAPS, decoder, decoder_close, decoder_frame, decoder_open, decoder_pad, gap
 from histogram cimport histogram_quantile
-from json cimport MALFORMED, json, json_frame
+from json cimport json_frame
 from layout cimport layout_choice, layout_kernels
-from liveness cimport liveness, liveness_age, liveness_close, liveness_oldest, liveness_open
+from liveness cimport liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open
 from ring cimport (
     ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader, ring_received,
     ring_unread,
@@ -35,6 +35,7 @@ from scan cimport FF_PADDING
 from schema cimport (
     NO_NODE, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
 )
+from slots cimport MALFORMED, slots
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
     table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_lock, table_mark, table_open, table_pending,
@@ -491,6 +492,19 @@ cdef class PriceTable:
         PyBuffer_Release(&view)
         return out
 
+    def arrived(self, channel not None):
+        """When each symbol's newest data of a channel came in, on the monotonic clock (ns, int64 array); 0: never."""
+        cdef table* t = <table*>self._table
+        cdef object out = numpy.empty(t.count, numpy.int64)
+        cdef Py_buffer view
+        cdef uint32_t i
+        cdef int number = self._channel(channel)
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        for i in range(t.count):
+            (<int64_t*>view.buf)[i] = liveness_at(<liveness*>self._liveness, i, number).mono_ns
+        PyBuffer_Release(&view)
+        return out
+
     def require(self, str symbol, channels):
         """From now on all these channels must be fresh for the symbol to be. Channels that carry no prices do not count."""
         cdef uint32_t mask = 0
@@ -854,14 +868,14 @@ cdef class Decoder:
         return decoder_frame(d, copy, copy + size, recv_ns, mono_ns, source)
 
     cdef list controls(self):
-        cdef json* j = &(<decoder*>self._decoder).json
+        cdef slots* j = &(<decoder*>self._decoder).slots
         cdef uint32_t i
         return [PyBytes_FromStringAndSize(j.controls[i].start, j.controls[i].size) for i in range(j.n_controls)]
 
 
 def check(payload):
     """Raise the `DecodeError` that says where and why a payload is malformed; None if it is not."""
-    cdef json* j = <json*>calloc(1, sizeof(json))
+    cdef slots* j = <slots*>calloc(1, sizeof(slots))
     cdef program p
     cdef bytes text = bytes(payload)
     cdef bytes padded = text + b"\0" * FF_PADDING

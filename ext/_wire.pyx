@@ -21,9 +21,9 @@ from fastfeed._core cimport Decoder
 
 cdef enum:
     PADDING = 64         # what the decoder wants to be able to read behind a frame
-    VERDICT_CONTROL = 1
     VERDICT_DATA = 2
     VERDICT_MALFORMED = 3
+    NO_CODE = -1         # a CLOSE without a code
 
 
 cdef class Wire(WSListener):
@@ -196,14 +196,17 @@ cdef class Wire(WSListener):
         elif frame.msg_type == WSMsgType.PONG:
             self._handler.wire_pong(self, payload)
         else:
-            # RFC 6455, 5.5.1: answer with the code received; picows has already refused invalid codes and reasons
-            self._dead = True
-            self._answer_close(int.from_bytes(payload[:2], "big"))
+            self._answer_close(int.from_bytes(payload[:2], "big") if payload else NO_CODE)
         return 0
 
     cdef int _answer_close(self, int code) except -1:
+        """With the code received (RFC 6455, 5.5.1). picows has already refused invalid reasons."""
+        if code != NO_CODE and not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+            self._shut(1002, f"a CLOSE with code {code}, which may not be sent")
+            return 0
+        self._dead = True
         if not self._transport.is_close_frame_sent:
-            self._transport.send_close(_close_code(code)) if code else self._transport.send_close()
+            self._transport.send_close(_close_code(code)) if code != NO_CODE else self._transport.send_close()
         self._transport.disconnect()
         return 0
 

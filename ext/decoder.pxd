@@ -8,11 +8,10 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from histogram cimport histogram, histogram_record
-from json cimport (
-    CONTROL, DATA, MALFORMED, UNKNOWN, json, json_finish, json_frame, json_grow, json_learn, json_slot, json_text_reset,
-)
+from json cimport json_frame, json_learn
 from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_STEPS, ff_fields, layout, layout_kernel
 from liveness cimport liveness, liveness_touch
+from message cimport message_finish
 from ring cimport ring, ring_publish
 from scan cimport FF_PADDING
 from schema cimport program, schema_message
@@ -20,6 +19,7 @@ from sequence cimport (
     DUPLICATE, GAP, IN_ORDER, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
     sequence, sequence_check,
 )
+from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_grow, slots_reset
 from symbols cimport NO_SYMBOL, symbols, symbols_intern
 from table cimport table, table_add, table_mark_put, table_put
 from tick cimport *
@@ -43,7 +43,7 @@ cdef struct gap:
     int64_t recv_ns
 
 cdef struct decoder:
-    json json
+    slots slots
     const program* program
     symbols* symbols          # these four belong to the handles that Python holds
     table* table
@@ -56,7 +56,7 @@ cdef struct decoder:
     uint8_t order[4]          # in which they are tried: the latest right one first
     uint32_t n_layouts
     int32_t credit            # below zero, prediction rests for as many frames
-    json_slot* trace
+    slot* trace
     char* scratch             # a padded copy of a frame that cannot be read in place
     size_t scratch_size
     gap* gap_log
@@ -82,7 +82,7 @@ cdef struct decoder:
 cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t, ring* r, liveness* l) noexcept nogil:
     memset(d, 0, sizeof(decoder))
     d.program = p
-    d.json.program = p
+    d.slots.program = p
     d.symbols = s
     d.table = t
     d.ring = r
@@ -90,16 +90,16 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.credit = CREDIT
     d.sequences = <sequence*>calloc(<size_t>s.limit * p.n_streams, sizeof(sequence))
     d.gap_log = <gap*>calloc(GAPS, sizeof(gap))
-    d.trace = <json_slot*>calloc(LAYOUT_STEPS, sizeof(json_slot))
+    d.trace = <slot*>calloc(LAYOUT_STEPS, sizeof(slot))
     return d.sequences != NULL and d.gap_log != NULL and d.trace != NULL
 
 
 cdef inline void decoder_close(decoder* d) noexcept nogil:
-    json_text_reset(&d.json)
-    free(d.json.text)
-    free(d.json.levels)
-    free(d.json.fields)
-    free(d.json.controls)
+    slots_reset(&d.slots)
+    free(d.slots.text)
+    free(d.slots.levels)
+    free(d.slots.fields)
+    free(d.slots.controls)
     free(d.sequences)
     free(d.gap_log)
     free(d.trace)
@@ -182,7 +182,7 @@ cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noex
         return
     k.value[2] = k.value[3] = NAN
     for side in range(2):
-        pair = d.json.levels + 2 * f.level[side]
+        pair = d.slots.levels + 2 * f.level[side]
         for i in range(f.levels[side]):
             left -= 1
             k.flags = flags | (FF_SELL if side else 0) | (FF_LAST_LEVEL if left == 0 else 0)
@@ -258,10 +258,10 @@ cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bin
     cdef uint32_t i
     cdef const layout* l
     cdef ff_fields* f
-    json_text_reset(&d.json)
-    if not json_grow(&d.json, <void**>&d.json.fields, &d.json.max_fields, 1, sizeof(ff_fields)):
+    slots_reset(&d.slots)
+    if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
         return False
-    f = d.json.fields
+    f = d.slots.fields
     f.time_text = NULL
     for i in range(d.n_layouts):
         l = &d.layouts[d.order[i]]
@@ -270,7 +270,7 @@ cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bin
         f.present = l.present
         f.null = l.null
         f.message = l.message
-        if not json_finish(&d.json, &d.program.messages[f.message], f, simd):
+        if not message_finish(&d.slots, &d.program.messages[f.message], f, simd):
             return False
         if i:
             d.order[i], d.order[0] = d.order[0], d.order[i]
@@ -282,9 +282,9 @@ cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint s
     """The strict way, learning the frame's layout while prediction is worth it."""
     cdef int verdict
     cdef uint32_t i
-    d.json.trace = d.trace if d.credit >= 0 else NULL
-    verdict = json_frame(&d.json, p, end, simd)
-    if d.json.trace != NULL and verdict == DATA and json_learn(&d.json, p, end, &d.draft):
+    d.slots.trace = d.trace if d.credit >= 0 else NULL
+    verdict = json_frame(&d.slots, p, end, simd)
+    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, p, end, &d.draft):
         i = d.order[LAYOUTS - 1]
         if d.n_layouts < LAYOUTS:
             i = d.n_layouts
@@ -296,17 +296,17 @@ cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint s
 
 cdef inline int decoder_frame_as(decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source,
                                  bint simd) noexcept nogil:
-    """One padded frame (scan.h) through everything; its verdict. Its control messages stay in `json.controls` until the next frame."""
+    """One padded frame (scan.h) through everything; its verdict. Its control messages stay in `slots.controls` until the next frame."""
     cdef uint32_t i
     cdef int verdict
     d.frames += 1
     if d.credit >= 0 and decoder_predict(d, p, end, simd):
         d.credit = CREDIT
-        d.json.n_controls = 0
+        d.slots.n_controls = 0
         d.predicted += 1
         d.data += 1
         d.messages += 1
-        decoder_commit(d, d.json.fields, recv_ns, mono_ns, source)
+        decoder_commit(d, d.slots.fields, recv_ns, mono_ns, source)
         return DATA
     verdict = decoder_parse(d, p, end, simd)
     if d.credit < 0:
@@ -316,18 +316,18 @@ cdef inline int decoder_frame_as(decoder* d, const char* p, const char* end, int
         if d.credit < 0:
             d.credit = -16 * CREDIT
     if verdict == MALFORMED:
-        d.json.n_controls = 0
+        d.slots.n_controls = 0
         d.malformed += 1
         return MALFORMED
-    d.messages += d.json.messages
+    d.messages += d.slots.messages
     if verdict == DATA:
         d.data += 1
     elif verdict == CONTROL:
         d.control += 1
     else:
         d.unknown += 1
-    for i in range(d.json.n_fields):
-        decoder_commit(d, d.json.fields + i, recv_ns, mono_ns, source)
+    for i in range(d.slots.n_fields):
+        decoder_commit(d, d.slots.fields + i, recv_ns, mono_ns, source)
     return verdict
 
 

@@ -19,7 +19,6 @@ FF_TARGET static int FF_KERNEL(const layout *l, const char *p, const char *end, 
         inside = (1u << n) - 1;
         if (FF_UNLIKELY(n - 1 > 14)) goto other;
         if (s->action == STEP_PRICE || s->action == STEP_INTEGER) {
-            __m128i digits = _mm_xor_si128(v, zeros);
             uint32_t dot = n, fraction = 0;
             uint64_t mantissa;
             if (s->action == STEP_PRICE) {
@@ -32,7 +31,7 @@ FF_TARGET static int FF_KERNEL(const layout *l, const char *p, const char *end, 
                 return 0;
             }
 #if defined(FF_SSE4)
-            digits = _mm_shuffle_epi8(digits, _mm_loadu_si128((const __m128i *)LAYOUT_SHUFFLE[n][dot]));
+            __m128i digits = _mm_shuffle_epi8(_mm_xor_si128(v, zeros), _mm_loadu_si128((const __m128i *)LAYOUT_SHUFFLE[n][dot]));
             bad = _mm_or_si128(bad, _mm_subs_epu8(digits, nine));
             digits = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010A)); /* 10, 1: pairs */
             digits = _mm_madd_epi16(digits, _mm_set1_epi32(0x00010064)); /* 100, 1: fours */

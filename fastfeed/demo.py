@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import math
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -142,7 +141,7 @@ def recorded(plan: Plan) -> Market:
 async def run(plan: Plan, screen: Screen) -> int:
     """Play it all; returns the exit status: 0 only if the books balance and every symbol came back."""
     # Should the event loop itself stand still, no timeout of its own can end it.
-    faulthandler.dump_traceback_later(plan.limit + STUCK_SECONDS, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(plan.limit + STUCK_SECONDS, exit=True, file=2)
     try:
         async with asyncio.timeout(plan.limit):
             return await _run(plan, screen)

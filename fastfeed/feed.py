@@ -32,7 +32,7 @@ from fastfeed.heartbeat import Heartbeat
 from fastfeed.providers import Provider
 from fastfeed.records import Gap, Status
 from fastfeed.session import Session, Start, State, Stop, Subscribe, Unsubscribe
-from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Ledger, Records, Stream, Ticks
+from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Records, Stream, Ticks
 from fastfeed.subscriptions import Stage, Subscription, spread
 
 _LOG = logging.getLogger("fastfeed")
@@ -183,13 +183,19 @@ class Feed:
 
     def _name(self, kind: str, name: str | None) -> str:
         self._callbacks = [callback for callback in self._callbacks if not callback.cancelled]
-        taken = {*self._streams, *(callback.name for callback in self._callbacks)}
+        taken = {consumer.name for consumer in self._consumers}
         if name is None:
             self._names_made += 1
             return f"{kind}-{self._names_made}"
         if name in taken:
             raise ConfigError(f"name={name!r} is taken by another consumer of this feed: {', '.join(sorted(taken))}")
         return name
+
+    @property
+    def _consumers(self) -> list[Stream[Any] | BatchCallback]:
+        """Everybody who reads, the streams nobody holds any more and the closed ones left out."""
+        streams = [stream for stream in list(self._streams.values()) if not stream.closed]
+        return [*streams, *(callback for callback in self._callbacks if not callback.cancelled)]
 
     def _keep(self, stream: S) -> S:
         self._streams[stream.name] = stream
@@ -388,9 +394,7 @@ class Feed:
         rtt = np.percentile(trips, [50, 90, 99, 100]) if trips else np.full(4, math.nan)
         stats["rtt_ms"] = dict(zip(_PERCENTILES, (rtt * 1e3).tolist(), strict=True))
         stats["lag_ms"] = dict(zip(_PERCENTILES, self._lags_ms(0.5, 0.9, 0.99, 1.0), strict=True))
-        consumers: dict[str, Ledger] = {stream.name: stream.ledger() for stream in list(self._streams.values())}
-        consumers.update((callback.name, callback.ledger()) for callback in self._callbacks if not callback.cancelled)
-        stats["consumers"] = consumers
+        stats["consumers"] = {consumer.name: consumer.ledger() for consumer in self._consumers}
         return stats
 
     def __repr__(self) -> str:
@@ -487,8 +491,8 @@ class Feed:
 
     def on_event(self, event: Event) -> None:
         _LOG.log(event.level, "%s: %s", self.provider.name, event)
-        for stream in list(self._streams.values()):
-            if isinstance(stream, Events) and not stream.closed:
+        for stream in self._consumers:
+            if isinstance(stream, Events):
                 stream.push(event)
 
     def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
@@ -521,7 +525,7 @@ class Feed:
         self._ending.reach(failure)
         self._data.ring()
         self._changed.ring()
-        for stream in list(self._streams.values()):
+        for stream in self._consumers:
             if isinstance(stream, Events):
                 stream.end()
 

@@ -263,7 +263,7 @@ class _Compiler:
         wanted: list[tuple[int, _Node, int, bytes, float]] = []
         for ref, value in (*message.match.items(), *((ref, ...) for ref in message.has)):
             scope, node = self.resolve(ref, [self.payload])
-            node.matched = value is not ...
+            node.matched = node.matched or value is not ...
             if isinstance(value, str):
                 wanted.append((scope, node, 0, value.encode(), 0.0))
             elif isinstance(value, (int, float)) and not isinstance(value, bool):

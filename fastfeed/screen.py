@@ -46,7 +46,8 @@ class Screen:
             self._live = None
 
     def draw(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], line: str = "") -> None:
-        """The present state: as a table under `title`, or where there is no terminal `line` (else the title), once a second."""
+        """The present state: as a table under `title`, or where there is no terminal `line` (else the title), once a
+        second."""
         if self._live is not None:
             from rich.console import Group
             from rich.markup import escape

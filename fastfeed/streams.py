@@ -90,8 +90,8 @@ class Ending:
 class Stream(Generic[T]):
     """The base of `feed.batches()`, `feed.ticks()` and `feed.events()`: `async for`, `async with`, `aclose()`.
 
-    What is pending when the feed closes is still delivered; then the iteration ends, or raises GaveUp if the feed failed.
-    One task at a time may iterate over a stream; take several streams for several tasks.
+    What is pending when the feed closes is still delivered; then the iteration ends, or raises GaveUp if the feed
+    failed. One task at a time may iterate over a stream; take several streams for several tasks.
     """
 
     def __init__(self, name: str, bell: Bell, ending: Ending, release: Callable[[], object]) -> None:
@@ -99,6 +99,7 @@ class Stream(Generic[T]):
         self._bell = bell
         self._ending = ending
         self._closed = False
+        self._final: Ledger = {}  # the ledger when closed
         self._release = weakref.finalize(self, release)
         self._release.atexit = False
 
@@ -122,9 +123,11 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """Stop reading: the cursor and its place in `feed.stats()` are gone. Whoever waits on the stream is let go."""
-        self._closed = True
-        self._release()
-        self._bell.ring()
+        if not self._closed:
+            self._final = self._ledger()
+            self._closed = True
+            self._release()
+            self._bell.ring()
 
     @property
     def closed(self) -> bool:
@@ -142,13 +145,16 @@ class Stream(Generic[T]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}{' closed' if self._closed else ''}>"
 
+    def ledger(self) -> Ledger:
+        """received == delivered + conflated + dropped + pending, from when the stream was made until it was closed."""
+        return self._final if self._closed else self._ledger()
+
     @property
     def lost(self) -> int:
-        """How many items this consumer will never see, because it was too slow."""
-        raise NotImplementedError
+        """How much this consumer will never see: rows older than `max_age`, or what a slow reader was too late for."""
+        return self.ledger()["dropped"]
 
-    def ledger(self) -> Ledger:
-        """received == delivered + conflated + dropped + pending, counted since the stream was made."""
+    def _ledger(self) -> Ledger:
         raise NotImplementedError
 
     def _hold(self) -> float:
@@ -184,12 +190,7 @@ class Batches(Stream[Records]):
             self._next_at = asyncio.get_running_loop().time() + self._window
         return batch
 
-    @property
-    def lost(self) -> int:
-        """Rows shed because they were older than `max_age`."""
-        return self.ledger()["dropped"]
-
-    def ledger(self) -> Ledger:
+    def _ledger(self) -> Ledger:
         return self._reader.ledger()
 
 
@@ -204,12 +205,7 @@ class Ticks(Stream[Records]):
         ticks = self._reader.read() if self._reader.ready else None
         return None if ticks is None or len(ticks) == 0 else ticks
 
-    @property
-    def lost(self) -> int:
-        """Ticks overwritten before they were read."""
-        return self._reader.lost
-
-    def ledger(self) -> Ledger:
+    def _ledger(self) -> Ledger:
         return self._reader.ledger()
 
 
@@ -245,12 +241,7 @@ class Events(Stream[Event]):
         self._delivered += 1
         return self._kept.popleft()
 
-    @property
-    def lost(self) -> int:
-        """Events thrown away because the stream was read too slowly."""
-        return self._lost
-
-    def ledger(self) -> Ledger:
+    def _ledger(self) -> Ledger:
         return {
             "received": self._received,
             "delivered": self._delivered,
@@ -273,6 +264,7 @@ class BatchCallback:
         self.name = name
         self.failed = 0  # calls that raised
         self.cancelled = False
+        self._final: Ledger = {}
         self._callback = callback
         self._reader = reader
         self._told = told
@@ -281,6 +273,7 @@ class BatchCallback:
     def cancel(self) -> None:
         """Never call the callback again. May be called from inside it."""
         if not self.cancelled:
+            self._final = self._reader.ledger()
             self.cancelled = True
             self._reader.close()
 
@@ -299,8 +292,8 @@ class BatchCallback:
                 return
 
     def ledger(self) -> Ledger:
-        """received == delivered + conflated + dropped + pending, counted since the callback was registered."""
-        return self._reader.ledger()
+        """received == delivered + conflated + dropped + pending, from when it was registered until it was cancelled."""
+        return self._final if self.cancelled else self._reader.ledger()
 
     def __repr__(self) -> str:
         return f"<BatchCallback {self.name}{' cancelled' if self.cancelled else ''}>"

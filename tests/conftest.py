@@ -1,4 +1,5 @@
-"""Fixtures shared by the rooms' tests: recordings named by FASTFEED_FRAMES, memory that ends at an unreadable page, the built wheel.
+"""Fixtures shared by the rooms' tests: recordings named by FASTFEED_FRAMES, memory that ends at an unreadable page,
+the built wheel.
 
 No test logic and no network here.
 """
@@ -93,7 +94,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel made from the source distribution, as a user without a ready wheel makes it. Takes as long as compiling."""
+    """The wheel made from the source distribution, as a user without a ready wheel makes it."""
     unpacked = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(unpacked, filter="data")

@@ -1,7 +1,7 @@
 """Slow twins that are obviously right: a decoder, a sequence checker, a ring, a table. The tests believe these.
 
-They share nothing with the compiled core but the schema's declaration; orjson says what is malformed, the standard json module reads
-the rest with every number kept as its text. Nothing here is fast, or tries to be.
+They share nothing with the compiled core but the schema's declaration; orjson says what is malformed, the standard
+json module reads the rest with every number kept as its text. Nothing here is fast, or tries to be.
 """
 
 import collections

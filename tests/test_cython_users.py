@@ -16,7 +16,7 @@ STRATEGY = Path(__file__).parent / "strategy"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DRIVE = """
-import ctypes, dis, json, sys
+import ctypes, json, sys, time
 import numpy as np
 import fastfeed, strategy
 
@@ -26,21 +26,19 @@ ring = decoder.ring.reader()
 for update in range(1, 1001):
     mid = 100 + (update % 10 < 5) * 2
     decoder.decode(b'{"e":"bookTicker","u":%d,"s":"S%d","b":"%d.25","B":"1","a":"%d.75","A":"2","T":%d,"E":1}'
-                   % (update, update % 40, mid, mid, update))
+                   % (update, update % 40, mid, mid, time.time_ns() // 1_000_000))
     if update % 10 == 0:
         decoder.decode(b'{"e":"aggTrade","E":1,"s":"S1","a":%d,"p":"5","q":"1","T":1,"m":true}' % update)
 handled = player.run()
 ticks = ring.read()
 spread = ctypes.CDLL(sys.argv[1]).mean_spread
 spread.restype, spread.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_long]
-calls = []
-sys.setprofile(lambda frame, event, argument: calls.append(event))
 again = player.run()
-sys.setprofile(None)
 print(json.dumps({
     "where": fastfeed.__file__, "handled": handled, "again": again, "quotes": player.quotes, "trades": player.trades,
-    "crossings": player.crossings, "rows": player.rows, "last_bid": player.last_bid, "bid": player.bid(decoder.prices.id("S0")),
-    "unknown": player.bid(9999), "spread": spread(ticks.ctypes.data, len(ticks)), "ticks": len(ticks),
+    "crossings": player.crossings, "rows": player.rows, "last_bid": player.last_bid,
+    "bid": player.bid(decoder.prices.id("S0")), "unknown": player.bid(9999),
+    "spread": spread(ticks.ctypes.data, len(ticks)), "ticks": len(ticks),
 }))
 """
 
@@ -56,7 +54,18 @@ def run(*command: str, cwd: Path, path: Path) -> str:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the unpacked wheel and nothing of the source tree."""
     folder = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder), str(wheel)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(folder),
+        str(wheel),
+    ]
     run(*pip, cwd=folder, path=folder)
     return folder
 
@@ -73,7 +82,19 @@ def told(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()
     include = str(installed / "fastfeed" / "include")
     warnings = ["-Wall", "-Wextra", "-Werror", "-std=c11", "-pedantic"]
-    run(*compiler, *warnings, "-shared", "-fPIC", "-O2", f"-I{include}", "spread.c", "-o", str(kernel), cwd=folder, path=installed)
+    run(
+        *compiler,
+        *warnings,
+        "-shared",
+        "-fPIC",
+        "-O2",
+        f"-I{include}",
+        "spread.c",
+        "-o",
+        str(kernel),
+        cwd=folder,
+        path=installed,
+    )
     both = Path(f"{installed}{os.pathsep}{folder}")
     return json.loads(run(sys.executable, "-c", DRIVE, str(kernel), cwd=folder, path=both))
 

@@ -271,7 +271,7 @@ def test_frames_written_otherwise_are_read_the_same(schema, frames):
 
 
 def test_alternating_and_changing_layouts_are_all_read():
-    """Stretches of one shape, then another, then a mix: whatever the decoder learns from one must not colour the next."""
+    """Stretches of one shape, then another, then a mix: what is learned from one must not colour the next."""
     choose = random.Random(3)
     pair = Pair("binance-usdm")
     number = 0

@@ -6,6 +6,7 @@ The runs are real (a venue in its own process), but short; nothing is said about
 import copy
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastfeed import demo
 from fastfeed.demo import Latencies, Plan, balance, run
 from fastfeed.lab import VenueProcess
 from fastfeed.screen import Screen
@@ -93,6 +95,30 @@ async def test_a_run_passes_and_says_why(capsys: pytest.CaptureFixture[str]) -> 
     for part in ("cut: connection", "venue sent", "feed received", "lost in the cut", "recovery", "p50", "p99"):
         assert part in said
     assert said.rstrip().endswith("OK: the books balance, all 20 symbols came back")
+
+
+async def test_what_was_in_flight_at_the_cut_is_told_and_balances(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loop stands still while the sockets fill up and the venue resets a connection."""
+    cut_one = demo._cut_one
+
+    async def blocked_cut(venue: VenueProcess, seen: demo.Seen) -> dict[str, Any]:
+        time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+        monkeypatch.setattr("asyncio.to_thread", in_the_loop)
+        cut = await cut_one(venue, seen)
+        monkeypatch.undo()
+        return cut
+
+    async def in_the_loop(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    monkeypatch.setattr(demo, "_cut_one", blocked_cut)
+    status = await run(Plan(symbols=20, rate=2000, burst=100, seconds=(0.1, 1.0, 2.0)), Screen(live=False))
+    said = capsys.readouterr().out
+    assert status == 0, said
+    (lost,) = (line.split()[4] for line in said.splitlines() if line.startswith("lost in the cut"))
+    assert int(lost.replace(",", "")) > 0
 
 
 def write_recording(file: Path, quote: dict[str, Any]) -> None:

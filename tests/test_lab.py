@@ -23,8 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from fastfeed.errors import ConfigError
 from fastfeed.lab import Recording, Synthetic, Venue, VenueProcess
-from fastfeed.lab.binance import SPOT, USDM
-from fastfeed.lab.binance import Counter as Desk
+from fastfeed.lab.binance import SPOT, USDM, Desk
 from fastfeed.lab.load import PIECE, AsRecorded, FlatOut, Phases, symbol_names, without_speed
 
 DEADLINE = 10.0
@@ -478,6 +477,17 @@ async def test_a_recording_is_played_byte_for_byte_and_ends(recording: Path) -> 
         }
 
 
+async def test_a_paced_recording_is_at_rest_only_when_it_has_ended(recording: Path) -> None:
+    async with Venue("binance-usdm", load=Recording(recording)) as venue, meeting(venue) as client:
+        await ask(client, "SUBSCRIBE", ["btcusdt@bookTicker", "ethusdt@bookTicker"])
+        assert venue.count()["is_at_rest"]
+        venue.plays(speed=4)
+        for number in range(100):
+            assert number > 98 or not venue.count()["is_at_rest"]
+            await receive(client, f"frame {number}")
+        await until(lambda: venue.count()["is_at_rest"], "the end of the recording")
+
+
 async def test_a_recording_keeps_its_own_pace(recording: Path) -> None:
     load = Recording(recording)
     pace = AsRecorded(load.recv_ns, [(2.0, math.inf)])
@@ -711,6 +721,12 @@ async def test_a_command_to_a_connection_that_is_not_there_is_refused() -> None:
 def test_an_unknown_venue_is_refused_naming_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match="binance-spot, binance-usdm"):
         Venue(name)
+
+
+@pytest.mark.parametrize("symbols", [0, -1, [], ["A", "a"]])
+def test_symbols_that_make_no_market_are_refused(symbols: Any) -> None:
+    with pytest.raises(ConfigError, match="symbols"):
+        Venue("binance-usdm", symbols=symbols)
 
 
 def test_an_unknown_limit_is_refused_naming_the_known_ones() -> None:

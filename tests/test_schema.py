@@ -256,7 +256,10 @@ def test_the_elements_of_an_array_frame_are_messages_of_their_own():
         Message("quote", match={"ev": "Q"}, symbol="sym", bid="bp", ask="ap"),
         Message("control", match={"ev": "status"}),
     )
-    frame = '[{"ev":"T","sym":"A","p":1},{"ev":"status","x":1},{"ev":"?"},{"ev":"Q","sym":"B","bp":2,"ap":3},{"ev":"T","sym":"A","p":"x"}]'
+    frame = (
+        '[{"ev":"T","sym":"A","p":1},{"ev":"status","x":1},{"ev":"?"},{"ev":"Q","sym":"B","bp":2,"ap":3},'
+        '{"ev":"T","sym":"A","p":"x"}]'
+    )
     assert r.verdict(frame) == "data"
     assert r.decoder.stats()["messages"] == 5
     assert r.decoder.stats()["ticks"] == 2
@@ -319,8 +322,12 @@ def test_levels_may_be_objects_or_longer_arrays():
         "{}",
         "1",
         '"x"',
-    ]
-    + ['[["1","5."]]', '[["1",true]]', '[["1",["2"]]]', '[["1","1e999"]]', '[{"0":"1","1":"2"}]'],
+        '[["1","5."]]',
+        '[["1",true]]',
+        '[["1",["2"]]]',
+        '[["1","1e999"]]',
+        '[{"0":"1","1":"2"}]',
+    ],
 )
 def test_levels_that_are_none_make_the_message_unknown(levels):
     r = reader(Message("depth", match={"e": "d"}, symbol="s", bids="b", asks="a"))

@@ -1,5 +1,5 @@
-"""The wire against a loopback server that writes WebSocket bytes by hand: whatever a read ends in, its batch is delivered
-in that read; fragments are joined; every violation is closed with its code; pings are answered.
+"""The wire against a loopback server that writes WebSocket bytes by hand: whatever a read ends in, its batch is
+delivered in that read; fragments are joined; every violation is closed with its code; pings are answered.
 
 The decoder behind it is a real one; the session is not here.
 """
@@ -69,25 +69,28 @@ class Handler:
         self.reader = decoder.ring.reader()
         self.calls: list[tuple] = []
         self.reads: list[list[int]] = []
-        self.wire: Wire | None = None
+        self.called = asyncio.Event()
+
+    def _note(self, *call: object) -> None:
+        self.calls.append(call)
+        self.called.set()
 
     def wire_connected(self, wire: Wire) -> None:
-        self.wire = wire
-        self.calls.append(("connected",))
+        self._note("connected")
 
     def wire_control(self, wire: Wire, payload: bytes) -> None:
-        self.calls.append(("control", bytes(payload)))
+        self._note("control", bytes(payload))
 
     def wire_pong(self, wire: Wire, payload: bytes) -> None:
-        self.calls.append(("pong", bytes(payload)))
+        self._note("pong", bytes(payload))
 
     def wire_read(self, wire: Wire, ticked: bool) -> None:
         ticks = [int(seq) for seq in self.reader.read()["seq"]]
-        self.calls.append(("read", ticked, ticks))
         self.reads.append(ticks)
+        self._note("read", ticked, ticks)
 
     def wire_closed(self, wire: Wire, code: int, reason: str) -> None:
-        self.calls.append(("closed", code, reason))
+        self._note("closed", code, reason)
 
     @property
     def closed(self) -> tuple[int, str] | None:
@@ -101,6 +104,17 @@ class Handler:
     @property
     def ticks(self) -> list[int]:
         return list(itertools.chain.from_iterable(self.reads))
+
+
+async def until(handler: Handler, condition: Callable[[], object], what: str) -> None:
+    """Wait for what the wire's calls bring about."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                handler.called.clear()
+                await handler.called.wait()
+    except TimeoutError:
+        pytest.fail(f"waited {DEADLINE} s for {what}; the wire called: {handler.calls[-8:]}")
 
 
 class Line:
@@ -119,12 +133,7 @@ class Line:
             await asyncio.sleep(0)
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while not condition():
-                    await asyncio.sleep(0.001)
-        except TimeoutError:
-            pytest.fail(f"waited {DEADLINE} s for {what}; the wire called: {self.handler.calls[-8:]}")
+        await until(self.handler, condition, what)
 
     async def until_ticks(self, count: int) -> None:
         await self.until(lambda: len(self.handler.ticks) >= count, f"{count} ticks")
@@ -305,9 +314,7 @@ async def test_frames_that_came_with_the_handshake_are_not_lost():
         enable_auto_pong=False,
     )
     writer = await accepted
-    async with asyncio.timeout(DEADLINE):
-        while handler.ticks != [1, 2]:
-            await asyncio.sleep(0.001)
+    await until(handler, lambda: handler.ticks == [1, 2], "the two ticks behind the handshake")
     assert handler.calls[0] == ("connected",)
     transport.disconnect()
     writer.close()

@@ -144,7 +144,7 @@ class NotFound(Exception):
 _REQUEST_ID = re.compile(r"[0-9A-Za-z]{1,36}")
 
 
-class Counter:
+class Desk:
     """One connection's subscriptions, and the answers to what it asks."""
 
     def __init__(self, market: Market, target: str) -> None:

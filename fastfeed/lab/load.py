@@ -59,11 +59,11 @@ class Dialect(Protocol):
     def decimals(self) -> int | None:
         """Digits after the point that every price is padded to, or None."""
 
-    def stream(self, kind: int, symbol: str) -> str: ...
     @property
     def kinds(self) -> Sequence[int]:
         """What kinds of streams it has, rising from QUOTE."""
 
+    def stream(self, kind: int, symbol: str) -> str: ...
     def quote(self, symbol: str, quote: Quote) -> str: ...
     def depth(self, symbol: str, bids: Levels, asks: Levels) -> str: ...
     def mark(self, symbol: str, price: str, index: str, funding: str) -> str: ...
@@ -76,8 +76,7 @@ class Piece:
     """Up to `PIECE` consecutive events of a load as one connection gets them: one block of WebSocket text frames.
 
     `data` holds the frames end to end, frame i at `bounds[i]:bounds[i + 1]`; `event` is its number within one pass of
-    the load (rising), `stream` the id of its stream. The rest tells where the moving numbers stand (empty for a
-    recording).
+    the load (rising), `stream` the id of its stream.
     """
 
     data: Bytes
@@ -105,8 +104,7 @@ class Load(Protocol):
         """How often one play goes through it: once, or inf for ever."""
 
     def piece(self, number: int, wanted: Mapping[int, str], combined: bool) -> Piece:
-        """Events [number * PIECE, (number + 1) * PIECE) of the streams in `wanted` (id -> name to write in the
-        wrapper)."""
+        """Events from number * PIECE on, PIECE of them, of the streams in `wanted` (id -> name for the wrapper)."""
 
     def stamp(self, piece: Piece, start: int, stop: int, turn: int, utc_ms: int) -> None:
         """Write ids of pass `turn` and the time into frames [start, stop)."""
@@ -125,8 +123,7 @@ class Pace(Protocol):
         """Number of events due by then; inf when there is no limit."""
 
     def due(self, event: int, elapsed: float) -> float:
-        """When that event (counted from the start of the play) fell due; `elapsed` where nothing but readiness
-        decides."""
+        """When that event, counted from the start of the play, fell due; `elapsed` where only readiness decides."""
 
     def ended(self, elapsed: float) -> bool: ...
 
@@ -202,8 +199,6 @@ def _frames(texts: Sequence[str], event: Ints, stream: Ints) -> Piece:
     """Finished server frames (unmasked, FIN, TEXT; RFC 6455 5.2) around the texts, and where their stand-ins are."""
     payloads = [text.encode() for text in texts]
     sizes = np.fromiter(map(len, payloads), np.int64, len(payloads))
-    if len(sizes) and sizes.max() > 0xFFFF_FFFF:
-        raise ConfigError(f"a frame of {sizes.max()} bytes is too long for the lab")
     heads = np.where(sizes < 126, 2, np.where(sizes < 0x1_0000, 4, 10))
     bounds = np.zeros(len(payloads) + 1, np.int64)
     np.cumsum(heads + sizes, out=bounds[1:])
@@ -283,7 +278,7 @@ class Synthetic:
     def __init__(
         self, dialect: Dialect, *, symbols: int | Sequence[str] = 500, seed: int = 1, events: int = 40 * PIECE
     ) -> None:
-        self.symbols = symbol_names(symbols) if isinstance(symbols, int) else [name.upper() for name in symbols]
+        self.symbols = symbol_names(max(0, symbols)) if isinstance(symbols, int) else [name.upper() for name in symbols]
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
             raise ConfigError(f"symbols {symbols!r}: give a number above 0 or different names")
         count = len(self.symbols)
@@ -299,9 +294,8 @@ class Synthetic:
         turn = number % 4 == 0
         self._symbol[turn] = number[turn] // 4 % count
         trades = np.flatnonzero(random.random(self.events) < 1 / 4)
-        trades = trades[
-            (trades % 4 == 1) | (trades % 4 == 2)
-        ]  # the next event is neither a symbol's turn nor beyond the pass
+        # Where the next event is neither a symbol's turn nor beyond the pass.
+        trades = trades[(trades % 4 == 1) | (trades % 4 == 2)]
         trades = trades[np.diff(trades, prepend=-2) > 1]
         self._kind[trades] = TRADE
         self._kind[trades + 1] = AGGREGATE
@@ -332,8 +326,8 @@ class Synthetic:
         return rank
 
     def _chain(self, chosen: npt.NDArray[np.bool_]) -> Ints:
-        """For each chosen event the book id of the chosen one before it of its symbol; for the first, of the last a
-        pass ago."""
+        """For each chosen event the book id of its symbol's chosen one before it; for the first, the last's a pass
+        ago."""
         before = np.zeros(self.events, np.int64)
         events = np.flatnonzero(chosen)
         events = events[np.argsort(self._symbol[events], kind="stable")]
@@ -507,6 +501,7 @@ class Recording:
 
     def __init__(self, path: str | Path, *, retimed: bool = False) -> None:
         self.streams: list[str] = []
+        self._retimed = retimed
         self._texts: list[str] = []
         stamps: list[int] = []
         ids: list[int] = []
@@ -546,7 +541,7 @@ class Recording:
         """Ids stay as recorded, times too unless the recording is retimed."""
         times = piece.places[TIME]
         first, last = np.searchsorted(times, (piece.bounds[start], piece.bounds[stop]))
-        if first != last:
+        if self._retimed and first != last:
             _write_digits(piece.data, times[first:last], np.int64(utc_ms), len(TIME))
 
     def last_prices(self, last: Mapping[int, int]) -> dict[str, dict[str, Any]]:

@@ -16,8 +16,7 @@ import math
 import socket
 import struct
 import time
-from collections import Counter as Tally
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from fastfeed.errors import ConfigError
-from fastfeed.lab.binance import Counter, NotFound, Spot, Usdm, market
+from fastfeed.lab.binance import Desk, NotFound, Spot, Usdm, market
 from fastfeed.lab.load import (
     NEVER,
     PIECE,
@@ -45,9 +44,8 @@ from fastfeed.lab.load import (
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 TICK = 0.002  # seconds between two looks at what has fallen due
 LIMITS = ("ping_interval", "pong_timeout", "max_streams", "messages_per_second")
-SLICE_BYTES = (
-    512 * 1024
-)  # a send the kernel takes in one go; also the most that ever waits in this process per connection
+# A send the kernel takes in one go, and the most data that ever waits in this process for one connection.
+SLICE_BYTES = 512 * 1024
 SLICES_PER_TURN = 4
 STAMP_SECONDS = 0.005  # frames this close together carry the same event time
 CLOSE_SECONDS = 1.0  # how long the peer has to answer a CLOSE
@@ -97,10 +95,10 @@ class Connection:
     def __init__(self, venue: Venue, sock: socket.socket, number: int) -> None:
         self.number = number
         self.ended: str | None = None  # how: "cut", "closed 1012", "left 1000", "lost"; None while it lives
-        self.counts: Tally[str] = Tally()
+        self.counts: Counter[str] = Counter()
         self.sent = np.zeros(len(venue.load.streams), np.int64)  # frames per stream
         self.last = np.full(len(venue.load.streams), NEVER, np.int64)  # last event per stream
-        self.counter: Counter | None = None
+        self.desk: Desk | None = None
         self.place = 0  # the next event of the load to look at
         self._venue = venue
         self._sock = sock
@@ -135,9 +133,9 @@ class Connection:
             self.end(self._closing or "lost")
             return
         self._inbox += data
-        if self.counter is None:
+        if self.desk is None:
             self._handshake()
-        while self.counter is not None and self.ended is None and self._next_frame():
+        while self.desk is not None and self.ended is None and self._next_frame():
             pass
 
     def _handshake(self) -> None:
@@ -159,7 +157,7 @@ class Connection:
             self._answer_http(HTTPStatus.BAD_REQUEST)
             return
         try:
-            self.counter = Counter(self._venue.market, request.split(" ")[1])
+            self.desk = Desk(self._venue.market, request.split(" ")[1])
         except NotFound:
             self._answer_http(HTTPStatus.NOT_FOUND)
             return
@@ -205,19 +203,19 @@ class Connection:
         return True
 
     def _frame(self, opcode: int, payload: bytes) -> None:
-        assert self.counter is not None
+        assert self.desk is not None
         if opcode == CLOSE:
             self._closed_by_client(payload)
             return
         if self._closing is not None:
             return
         self.counts["requests" if opcode == TEXT else "pongs_received" if opcode == PONG else "pings_received"] += 1
-        if self.counter.is_flooded(self._loop.time()):
+        if self.desk.is_flooded(self._loop.time()):
             self.close(1008, "Too many requests")
         elif opcode == TEXT:
-            before = (*self.counter.streams, self.counter.combined)
-            self._send("control", frame(TEXT, self.counter.answer(payload.decode(errors="replace")).encode()))
-            if before != (*self.counter.streams, self.counter.combined) and self.ended is None:
+            before = (*self.desk.streams, self.desk.combined)
+            self._send("control", frame(TEXT, self.desk.answer(payload.decode(errors="replace")).encode()))
+            if before != (*self.desk.streams, self.desk.combined) and self.ended is None:
                 self._subscribed()
         elif opcode == PING:
             self._send("pong", frame(PONG, payload))
@@ -234,13 +232,13 @@ class Connection:
 
     def _subscribed(self) -> None:
         """Recount what this connection gets; what it already had goes on where it was."""
-        assert self.counter is not None
+        assert self.desk is not None
         if not self._wanted:
             self.place = self._venue.present()
         ids = self._venue.stream_ids
-        named = ((ids.get(without_speed(name)), name) for name in self.counter.delivered())
+        named = ((ids.get(without_speed(name)), name) for name in self.desk.delivered())
         self._wanted = {stream: name for stream, name in named if stream is not None}
-        self._pieces = self._venue.shared_pieces(tuple(self._wanted.items()), self.counter.combined)
+        self._pieces = self._venue.shared_pieces(tuple(self._wanted.items()), self.desk.combined)
         self.push()
 
     # ------------------------------------------------------------------------------------------------------ out
@@ -265,7 +263,7 @@ class Connection:
 
     def close(self, code: int, reason: str = "") -> None:
         """Close politely, after what is already on its way."""
-        if self.counter is None:
+        if self.desk is None:
             self.end("cut")
         elif self._closing is None:
             self._closing = f"closed {code}"
@@ -274,7 +272,7 @@ class Connection:
 
     def say(self, text: str) -> None:
         """One control message, outside the load."""
-        if self.counter is not None and self._closing is None:
+        if self.desk is not None and self._closing is None:
             self._send("control", frame(TEXT, text.encode()))
 
     def cut(self) -> None:
@@ -320,7 +318,7 @@ class Connection:
     def _piece(self, number: int) -> Piece:
         piece = self._pieces.get(number)
         if piece is None:
-            combined = self.counter is not None and self.counter.combined
+            combined = self.desk is not None and self.desk.combined
             piece = self._pieces[number] = self._venue.load.piece(number, self._wanted, combined)
         return piece
 
@@ -334,7 +332,7 @@ class Connection:
 
     def push(self) -> None:
         """Send what is due, as far as the kernel takes it."""
-        if self.is_blocked or self._is_scheduled or self.counter is None:
+        if self.is_blocked or self._is_scheduled or self.desk is None:
             return
         for _ in range(SLICES_PER_TURN):
             outgoing = None if self._closing or self.ended else self._due()
@@ -432,12 +430,12 @@ class Connection:
 
     def report(self) -> dict[str, Any]:
         """This connection's part of `Venue.count()`."""
-        counter = self.counter
+        desk = self.desk
         return {
             "connection": self.number,
             "peer_port": self._peer[1],
-            "route": counter.route if counter else "",
-            "streams": len(counter.streams) if counter else 0,
+            "route": desk.route if desk else "",
+            "streams": len(desk.streams) if desk else 0,
             "ended": self.ended,
             "frames": self.counts["data"] + self.counts["control"],
             **{name: self.counts[name] for name in COUNTED},
@@ -473,7 +471,7 @@ class Venue:
         self.stream_ids = {without_speed(stream): number for number, stream in enumerate(self.load.streams)}
         self.connections: dict[int, Connection] = {}
         self.refusal: tuple[int, dict[str, str]] | None = None
-        self.totals: Tally[str] = Tally()
+        self.totals: Counter[str] = Counter()
         self._port = port
         self._first_play = (rate, phases) if rate is not None or phases is not None else None
         self._server: socket.socket | None = None
@@ -641,13 +639,12 @@ class Venue:
 
     def is_at_rest(self) -> bool:
         """Whether everything due has been sent and nothing more will be until somebody commands it."""
-        elapsed = self._loop.time() - self._started
+        limit = 0.0
         if self._budget > 0 and not self._is_silent:
-            if self._halt == math.inf and not self._pace.ended(elapsed):
-                return False
             limit = self._limit()
-        else:
-            limit = 0.0
+            is_over = limit >= self._halt or self._pace.ended(self._loop.time() - self._started)
+            if limit == math.inf or not is_over:
+                return False
         return not any(connection.is_behind(limit) for connection in self.connections.values())
 
     def shared_pieces(self, wanted: tuple[tuple[int, str], ...], combined: bool) -> dict[int, Piece]:
@@ -702,8 +699,8 @@ class Venue:
     def announces_shutdown(self) -> None:
         """Send `serverShutdown` to everyone, bare or wrapped as the connection is; nothing is closed by it."""
         for connection in self._chosen(None):
-            if connection.counter is not None:
-                connection.say(connection.counter.shutdown_notice(self.utc_ms()))
+            if connection.desk is not None:
+                connection.say(connection.desk.shutdown_notice(self.utc_ms()))
 
     def skips(self, frames: int, connection: int | None = None) -> None:
         """Leave out the next `frames` data frames of each connection (or the one)."""
