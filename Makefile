@@ -17,7 +17,7 @@ test: build
 	$(BIN)/python -m pytest
 
 bench: build $(VENV)/bench
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench/result.json
+	$(BIN)/python bench/run.py $(ARGS)
 
 lint: export PATH := $(CURDIR)/$(BIN):$(PATH)
 lint: $(VENV)/lint

@@ -2,7 +2,8 @@
 # cython: auto_pickle=False, embedsignature=True, freethreading_compatible=True
 """The handles Python holds on the machine room: Clock, Program, PriceTable, TickRing, their readers, Decoder.
 
-Thin: every handle owns one struct of a header and turns status codes into exceptions, arrays and dicts. No asyncio, no logging, no provider.
+Thin: every handle owns one struct of a header and turns status codes into exceptions, arrays and dicts. No asyncio, no
+logging, no provider.
 """
 
 import os
@@ -28,8 +29,8 @@ from json cimport json_frame
 from layout cimport layout_choice, layout_kernels
 from liveness cimport liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open
 from ring cimport (
-    ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader, ring_received,
-    ring_unread,
+    ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader,
+    ring_received, ring_unread,
 )
 from scan cimport FF_PADDING
 from schema cimport (
@@ -38,8 +39,8 @@ from schema cimport (
 from slots cimport MALFORMED, slots
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
-    table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_lock, table_mark, table_open, table_pending,
-    table_reader, table_ready, table_received, table_unlock,
+    table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_lock, table_mark,
+    table_open, table_pending, table_reader, table_ready, table_received, table_unlock,
 )
 from tick cimport FF_LIVE, FF_QUIET, FF_QUOTE, FF_TRADE
 from tick cimport ff_row as row_t
@@ -61,17 +62,22 @@ cdef extern from *:
     #include "fastfeed.h"
     typedef struct { const char *name; size_t offset; } ff_place;
     static const ff_place ff_tick_layout[] = {
-        {"symbol_id", offsetof(ff_tick, symbol_id)}, {"kind", offsetof(ff_tick, kind)}, {"flags", offsetof(ff_tick, flags)},
-        {"source", offsetof(ff_tick, source)}, {"seq", offsetof(ff_tick, seq)}, {"event_ns", offsetof(ff_tick, event_ns)},
-        {"recv_ns", offsetof(ff_tick, recv_ns)}, {"value", offsetof(ff_tick, value)}, {NULL, sizeof(ff_tick)}};
+        {"symbol_id", offsetof(ff_tick, symbol_id)}, {"kind", offsetof(ff_tick, kind)},
+        {"flags", offsetof(ff_tick, flags)}, {"source", offsetof(ff_tick, source)},
+        {"seq", offsetof(ff_tick, seq)}, {"event_ns", offsetof(ff_tick, event_ns)},
+        {"recv_ns", offsetof(ff_tick, recv_ns)}, {"value", offsetof(ff_tick, value)},
+        {NULL, sizeof(ff_tick)}};
     static const ff_place ff_row_layout[] = {
-        {"symbol_id", offsetof(ff_row, symbol_id)}, {"status", offsetof(ff_row, status)}, {"flags", offsetof(ff_row, flags)},
-        {"version", offsetof(ff_row, version)}, {"conflated", offsetof(ff_row, conflated)}, {"bid", offsetof(ff_row, bid)},
-        {"bid_size", offsetof(ff_row, bid_size)}, {"ask", offsetof(ff_row, ask)}, {"ask_size", offsetof(ff_row, ask_size)},
-        {"last", offsetof(ff_row, last)}, {"last_size", offsetof(ff_row, last_size)}, {"event_ns", offsetof(ff_row, event_ns)},
-        {"recv_ns", offsetof(ff_row, recv_ns)}, {"seq", offsetof(ff_row, seq)}, {"updates", offsetof(ff_row, updates)},
-        {"quote_seq", offsetof(ff_row, quote_seq)}, {"quote_event_ns", offsetof(ff_row, quote_event_ns)},
-        {"trade_seq", offsetof(ff_row, trade_seq)}, {"trade_event_ns", offsetof(ff_row, trade_event_ns)}, {NULL, sizeof(ff_row)}};
+        {"symbol_id", offsetof(ff_row, symbol_id)}, {"status", offsetof(ff_row, status)},
+        {"flags", offsetof(ff_row, flags)}, {"version", offsetof(ff_row, version)},
+        {"conflated", offsetof(ff_row, conflated)}, {"bid", offsetof(ff_row, bid)},
+        {"bid_size", offsetof(ff_row, bid_size)}, {"ask", offsetof(ff_row, ask)},
+        {"ask_size", offsetof(ff_row, ask_size)}, {"last", offsetof(ff_row, last)},
+        {"last_size", offsetof(ff_row, last_size)}, {"event_ns", offsetof(ff_row, event_ns)},
+        {"recv_ns", offsetof(ff_row, recv_ns)}, {"seq", offsetof(ff_row, seq)},
+        {"updates", offsetof(ff_row, updates)}, {"quote_seq", offsetof(ff_row, quote_seq)},
+        {"quote_event_ns", offsetof(ff_row, quote_event_ns)}, {"trade_seq", offsetof(ff_row, trade_seq)},
+        {"trade_event_ns", offsetof(ff_row, trade_event_ns)}, {NULL, sizeof(ff_row)}};
     """
     ctypedef struct ff_place:
         const char* name
@@ -87,7 +93,10 @@ cdef inline int64_t _now(int which) noexcept nogil:
 
 
 cdef int64_t _age_ns(double max_age) noexcept:
-    """Seconds as nanoseconds; what no age can be within (NaN, negative) becomes -1, what every age is within the largest."""
+    """Seconds as nanoseconds.
+
+    What no age can be within (NaN, negative) becomes -1, what every age is within the largest.
+    """
     if not max_age >= 0:
         return -1
     return <int64_t>(max_age * 1e9) if max_age < 9e9 else 0x7FFFFFFFFFFFFFFF
@@ -139,7 +148,10 @@ cdef class Clock:
 
 
 cdef class Program:
-    """A compiled schema: what `Schema.program` gives and a `Decoder` runs. Immutable; shared by any number of decoders."""
+    """A compiled schema: what `Schema.program` gives and a `Decoder` runs.
+
+    Immutable; shared by any number of decoders.
+    """
 
     def __cinit__(self, list nodes, list messages, envelope, int channels, bint positional):
         cdef program* p = <program*>calloc(1, sizeof(program))
@@ -214,7 +226,6 @@ cdef int _keys(schema_node* n, list keys, list kept) except -1:
     cdef schema_key key
     cdef int bits = max(1, (2 * len(keys) - 1).bit_length())
     cdef int tries = 0
-    cdef Py_ssize_t i
     cdef uint64_t at
     cdef bytes name
     while True:
@@ -242,7 +253,9 @@ cdef int _keys(schema_node* n, list keys, list kept) except -1:
         if tries % 64 == 0:
             bits += 1
         if bits > 16:
-            raise ConfigError(f"keys {[k for k, _ in keys]!r} cannot be told apart by length and first and last eight bytes")
+            raise ConfigError(
+                f"keys {[k for k, _ in keys]!r} cannot be told apart by length and first and last eight bytes"
+            )
 
 
 cdef int _message(schema_message* m, dict source, list kept) except -1:
@@ -358,7 +371,9 @@ class _Symbols(Sequence):
         return f"<{len(self)} symbols>"
 
 
-cdef inline bint _fresh(const table* t, const liveness* l, uint32_t symbol_id, int64_t max_age_ns, int channel, int64_t now) noexcept nogil:
+cdef inline bint _fresh(
+    const table* t, const liveness* l, uint32_t symbol_id, int64_t max_age_ns, int channel, int64_t now
+) noexcept nogil:
     cdef const row_t* r = &t.rows[symbol_id]
     cdef int64_t age
     if (r.status != FF_LIVE and r.status != FF_QUIET) or r.flags:
@@ -370,7 +385,8 @@ cdef inline bint _fresh(const table* t, const liveness* l, uint32_t symbol_id, i
 cdef class PriceTable:
     """The latest prices: one row per symbol, updated in place, with the freshness of every channel.
 
-    Made by a `Decoder`. Rows never move, so views stay valid; a view of `array` has as many rows as there were symbols when it was taken.
+    Made by a `Decoder`. Rows never move, so views stay valid; a view of `array` has as many rows as there were symbols
+    when it was taken.
     """
 
     def __cinit__(self, Program compiled, tuple channels, uint32_t max_symbols, Clock clock):
@@ -421,7 +437,8 @@ cdef class PriceTable:
     def array(self):
         """All rows: a read-only, zero-copy structured view, shape (symbols,), dtype PRICE_DTYPE, updated in place.
 
-        A row read here while it is being written from another thread can be torn; `prices[symbol]` and readers never are.
+        A row read here while it is being written from another thread can be torn; `prices[symbol]` and readers never
+        are.
         """
         cdef table* t = <table*>self._table
         if self._array is None or len(self._array) != t.count:
@@ -450,7 +467,9 @@ cdef class PriceTable:
         return None if symbol_id == NO_SYMBOL else symbol_id
 
     def is_fresh(self, str symbol, double max_age, channel=None):
-        """May this price be acted on? False if unknown, too old, late by its event time, flagged after a gap, or of a doubtful status.
+        """May this price be acted on?
+
+        False if unknown, too old, late by its event time, flagged after a gap, or of a doubtful status.
 
         `max_age` in seconds. Without `channel`, every price channel required of the symbol must be that fresh.
         """
@@ -477,7 +496,10 @@ cdef class PriceTable:
         return out
 
     def ages(self, channel=None):
-        """Seconds since the newest data of each symbol (of the least fresh required channel, lateness included), float64; NaN: never."""
+        """Seconds since the newest data of each symbol, lateness included, float64; NaN: never.
+
+        Without `channel`, of the least fresh required one.
+        """
         cdef table* t = <table*>self._table
         cdef object out = numpy.empty(t.count, numpy.float64)
         cdef Py_buffer view
@@ -487,7 +509,10 @@ cdef class PriceTable:
         cdef int64_t age
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
         for i in range(t.count):
-            age = liveness_oldest(<liveness*>self._liveness, i, now) if number < 0 else liveness_age(<liveness*>self._liveness, i, number, now)
+            if number < 0:
+                age = liveness_oldest(<liveness*>self._liveness, i, now)
+            else:
+                age = liveness_age(<liveness*>self._liveness, i, number, now)
             (<double*>view.buf)[i] = <double>age / 1e9 if age >= 0 else float("nan")
         PyBuffer_Release(&view)
         return out
@@ -505,8 +530,15 @@ cdef class PriceTable:
         PyBuffer_Release(&view)
         return out
 
+    def forget(self, str symbol, channel not None):
+        """The channel's past arrivals no longer vouch for the symbol: not fresh until it delivers again."""
+        liveness_at(<liveness*>self._liveness, self._id(symbol), self._channel(channel)).mono_ns = 0
+
     def require(self, str symbol, channels):
-        """From now on all these channels must be fresh for the symbol to be. Channels that carry no prices do not count."""
+        """From now on all these channels must be fresh for the symbol to be.
+
+        Channels that carry no prices do not count.
+        """
         cdef uint32_t mask = 0
         for channel in channels:
             mask |= <uint32_t>1 << self._channel(channel)
@@ -533,7 +565,10 @@ cdef class PriceTable:
         (<liveness*>self._liveness).offset_ns = <int64_t>(seconds * 1e9)
 
     def reader(self, max_age=None):
-        """A consumer with a cursor of its own, starting at the present. `max_age` (seconds): older rows are dropped, counted."""
+        """A consumer with a cursor of its own, starting at the present.
+
+        `max_age` (seconds): older rows are dropped, counted.
+        """
         return PriceReader(self, max_age)
 
     def _catch_up(self):
@@ -562,7 +597,9 @@ cdef class PriceTable:
     cdef bint fresh_row(self, uint32_t symbol_id, int64_t max_age_ns, int channel) noexcept nogil:
         if symbol_id >= (<table*>self._table).count:
             return False
-        return _fresh(<table*>self._table, <liveness*>self._liveness, symbol_id, max_age_ns, channel, self._clock.mono())
+        return _fresh(
+            <table*>self._table, <liveness*>self._liveness, symbol_id, max_age_ns, channel, self._clock.mono()
+        )
 
 
 cdef class PriceReader:
@@ -592,7 +629,10 @@ cdef class PriceReader:
         return table_ready(<table*>self._prices._table, <table_reader*>self._reader)
 
     def read(self):
-        """An owned array of PRICE_DTYPE, one row per changed symbol, `conflated` being what this reader skipped of it. Empty if nothing changed."""
+        """An owned array of PRICE_DTYPE, one row per changed symbol, `conflated` being what this reader skipped of it.
+
+        Empty if nothing changed.
+        """
         cdef table_reader* c = <table_reader*>self._reader
         cdef table* t = <table*>self._prices._table
         cdef uint64_t room = t.log_head - c.cursor if table_ready(t, c) else 0
@@ -605,19 +645,26 @@ cdef class PriceReader:
         return out if n == room else out[:n].copy()
 
     def drain(self, out not None):
-        """Like `read`, into the caller's contiguous PRICE_DTYPE array; how many rows. Call again while it comes back full."""
+        """Like `read`, into the caller's contiguous PRICE_DTYPE array; how many rows.
+
+        Call again while it comes back full.
+        """
         if not isinstance(out, numpy.ndarray):
             raise TypeError(f"drain needs a numpy array, not {type(out).__name__}")
         if out.dtype != PRICE_DTYPE or len(out) == 0:
-            raise ConfigError(f"drain needs a contiguous array of PRICE_DTYPE with room for a row, not {out.dtype} of {len(out)}")
+            raise ConfigError(
+                f"drain needs a contiguous array of PRICE_DTYPE with room for a row, not {out.dtype} of {len(out)}"
+            )
         return self._into(out, len(out))
 
     def ledger(self):
         """`received == delivered + conflated + dropped + pending`, each counted where it happens, in table updates."""
         cdef table_reader* c = <table_reader*>self._reader
         cdef table* t = <table*>self._prices._table
-        return {"received": table_received(t, c), "delivered": c.delivered, "conflated": c.conflated, "dropped": c.dropped,
-                "pending": table_pending(t, c)}
+        return {
+            "received": table_received(t, c), "delivered": c.delivered, "conflated": c.conflated,
+            "dropped": c.dropped, "pending": table_pending(t, c),
+        }
 
     cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF:
         cdef Py_buffer view
@@ -635,7 +682,10 @@ cdef class PriceReader:
 
 
 cdef class TickRing:
-    """Every tick in order, the oldest overwritten. `capacity` is rounded up to a power of two; a tick takes 64 bytes."""
+    """Every tick in order, the oldest overwritten.
+
+    `capacity` is rounded up to a power of two; a tick takes 64 bytes.
+    """
 
     def __cinit__(self, Py_ssize_t capacity=65536):
         cdef uint64_t room = 1
@@ -696,7 +746,10 @@ cdef class TickReader:
         free(self._reader)
 
     def close(self):
-        """Stop reading; what it had not read counts as dropped. With no reader left the decoder stops writing the ring. Idempotent."""
+        """Stop reading; what it had not read counts as dropped. Idempotent.
+
+        With no reader left the decoder stops writing the ring.
+        """
         ring_detach(<ring*>self._owner._ring, <ring_reader*>self._reader)
 
     @property
@@ -733,8 +786,10 @@ cdef class TickReader:
         """`received == delivered + conflated + dropped + pending`, in ticks; nothing is ever conflated here."""
         cdef ring_reader* c = <ring_reader*>self._reader
         cdef ring* r = <ring*>self._owner._ring
-        return {"received": ring_received(r, c), "delivered": c.delivered, "conflated": 0, "dropped": c.lapped + ring_unread(r, c),
-                "pending": ring_pending(r, c)}
+        return {
+            "received": ring_received(r, c), "delivered": c.delivered, "conflated": 0,
+            "dropped": c.lapped + ring_unread(r, c), "pending": ring_pending(r, c),
+        }
 
     cdef bint next_tick(self, ff_tick* out) noexcept nogil:
         return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
@@ -756,8 +811,10 @@ cdef class Decoder:
         if d == NULL:
             raise MemoryError
         self._decoder = d
-        if not decoder_open(d, <program*>self._program._program, <symbols*>self.prices._symbols, <table*>self.prices._table,
-                            <ring*>self.ring._ring, <liveness*>self.prices._liveness):
+        if not decoder_open(
+            d, <program*>self._program._program, <symbols*>self.prices._symbols, <table*>self.prices._table,
+            <ring*>self.ring._ring, <liveness*>self.prices._liveness,
+        ):
             raise MemoryError
         d.run = _kernel().run
         d.simd = _is_simd()
@@ -768,7 +825,9 @@ cdef class Decoder:
         free(self._decoder)
 
     def decode(self, payload, recv_ns=None):
-        """Decode one frame (any contiguous buffer); how many ticks it made. Never raises for what the frame holds: that is counted.
+        """Decode one frame (any contiguous buffer); how many ticks it made.
+
+        Never raises for what the frame holds: that is counted.
 
         `recv_ns`: when it was received (UTC, ns), by default now.
         """
@@ -796,7 +855,8 @@ cdef class Decoder:
         name.set(symbol)
         symbol_id = symbols_intern(s, name.text, name.size)
         if symbol_id == NO_SYMBOL:
-            raise ConfigError(f"no row for symbol {symbol!r}: {'it is empty' if not symbol else f'all {s.limit} are taken, raise max_symbols'}")
+            why = f"all {s.limit} are taken, raise max_symbols" if symbol else "it is empty"
+            raise ConfigError(f"no row for symbol {symbol!r}: {why}")
         if s.count != known:
             table_add(<table*>self.prices._table, symbol_id)
         return symbol_id
@@ -806,7 +866,10 @@ cdef class Decoder:
         (<decoder*>self._decoder).connections[source % 256].known = False
 
     def gaps(self, uint64_t since=0):
-        """The gaps found, oldest first, as a list of `Gap`: the newest 65,536. `since`: only those after the first so many."""
+        """The gaps found, oldest first, as a list of `Gap`: the newest 65,536.
+
+        `since`: only those after the first so many.
+        """
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t i
         cdef gap* g
@@ -815,15 +878,21 @@ cdef class Decoder:
             since = d.n_gaps - GAPS
         for i in range(since, d.n_gaps):
             g = &d.gap_log[i % GAPS]
-            found.append(Gap(self.schema.channels[g.channel], self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
+            channel = self.schema.channels[g.channel]
+            found.append(Gap(channel, self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
         return found
 
     def stats(self):
-        """The counters: `frames == data + control + unknown + malformed`, each frame in one of them; the rest counts what frames held."""
+        """The counters: `frames == data + control + unknown + malformed`, each frame in one of them.
+
+        The rest counts what frames held.
+        """
         cdef decoder* d = <decoder*>self._decoder
-        return {"frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown, "malformed": d.malformed,
-                "messages": d.messages, "ticks": d.ticks, "gaps": d.n_gaps, "duplicates": d.duplicates, "resets": d.resets,
-                "refused_symbols": d.refused, "predicted": d.predicted}
+        return {
+            "frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown, "malformed": d.malformed,
+            "messages": d.messages, "ticks": d.ticks, "gaps": d.n_gaps, "duplicates": d.duplicates,
+            "resets": d.resets, "refused_symbols": d.refused, "predicted": d.predicted,
+        }
 
     def lag_quantiles(self, *quantiles):
         """Event time to receipt in seconds, at each quantile (0 to 1), over all ticks that carry a time."""
@@ -848,7 +917,9 @@ cdef class Decoder:
         PyBuffer_Release(&view)
         return 0
 
-    cdef int frame(self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+    cdef int frame(
+        self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    ) noexcept nogil:
         cdef decoder* d = <decoder*>self._decoder
         cdef char after
         cdef int verdict
@@ -925,7 +996,10 @@ cdef bint _is_simd() except -1:
 
 
 def layout():
-    """The C side of the records, for holding the dtypes to it: `{"tick": {field: offset, "size": bytes}, "row": {...}}`."""
+    """The C side of the records, for holding the dtypes to it.
+
+    `{"tick": {field: offset, "size": bytes}, "row": {...}}`.
+    """
     return {"tick": _places(ff_tick_layout), "row": _places(ff_row_layout)}
 
 

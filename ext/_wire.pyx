@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: auto_pickle=False, embedsignature=True, freethreading_compatible=True
-"""One WebSocket connection: picows frames in, the decoder called on their bytes where they lie, one wake-up per socket read.
+"""One WebSocket connection: picows frames in, the decoder called on their bytes in place, one wake-up per socket read.
 
-The only compiled module that touches picows; of its pxd it uses WSListener and the frame's plain fields (its vtable may change under us),
-the transport goes through Python. What picows leaves open is done here: fragments, reserved bits, opcode order, UTF-8, PING, CLOSE, message size.
-No reconnecting, no subscriptions, no logging.
+The only compiled module that touches picows; of its pxd it uses WSListener and the frame's plain fields (its vtable may
+change under us), the transport goes through Python. What picows leaves open is done here: fragments, reserved bits,
+opcode order, UTF-8, PING, CLOSE, message size. No reconnecting, no subscriptions, no logging.
 """
 
 from picows import WSCloseCode as CloseCode
@@ -27,7 +27,10 @@ cdef enum:
 
 
 cdef class Wire(WSListener):
-    """The listener of one connection. `handler` is called in the read: wire_connected, wire_control, wire_pong, wire_read, wire_closed."""
+    """The listener of one connection.
+
+    `handler` is called in the read: wire_connected, wire_control, wire_pong, wire_read, wire_closed.
+    """
 
     cdef Decoder _decoder
     cdef object _handler
@@ -97,7 +100,8 @@ cdef class Wire(WSListener):
         self._end_read()
         if not code:
             handshake = transport.close_handshake
-            info = None if handshake is None else handshake.recv or handshake.sent  # sent alone: picows itself closed for a violation
+            # sent alone: picows itself closed for a violation
+            info = None if handshake is None else handshake.recv or handshake.sent
             code = 1006 if info is None else int(info.code) or 1005
             reason = "" if info is None else info.reason or ""
         self._handler.wire_closed(self, code, reason)
@@ -163,7 +167,9 @@ cdef class Wire(WSListener):
 
     cdef int _message(self, char* payload, Py_ssize_t size, Py_ssize_t readable, bint text) except -1:
         """Decode one whole message; control messages go up as bytes."""
-        cdef int verdict = self._decoder.frame(payload, size, readable, self._recv_ns, self.last_read_mono_ns, self._source)
+        cdef int verdict = self._decoder.frame(
+            payload, size, readable, self._recv_ns, self.last_read_mono_ns, self._source
+        )
         if verdict == VERDICT_DATA:
             self._ticked = True
         if verdict == VERDICT_MALFORMED:
@@ -179,7 +185,10 @@ cdef class Wire(WSListener):
         return 0
 
     cdef int _check_text(self, const char* payload, Py_ssize_t size) except -1:
-        """A TEXT message must be UTF-8 (RFC 6455, 8.1); well-formed JSON always is, so only malformed ones are looked at."""
+        """A TEXT message must be UTF-8 (RFC 6455, 8.1).
+
+        Well-formed JSON always is, so only malformed ones are looked at.
+        """
         try:
             payload[:size].decode("utf-8")
         except UnicodeDecodeError:

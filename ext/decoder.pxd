@@ -1,6 +1,7 @@
-"""A frame's way through the machine room: predicted or parsed to fields, then sequence, ring, table, liveness - and every count.
+"""A frame's way through the machine room: predicted or parsed to fields, then sequence, ring, table, liveness, counts.
 
-Where all rooms meet. No Python, no clock: the caller says when. Every frame is counted in exactly one of data, control, unknown, malformed.
+Where all rooms meet. No Python, no clock: the caller says when. Every frame is counted in exactly one of data, control,
+unknown, malformed.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -122,7 +123,10 @@ cdef inline const char* decoder_pad(decoder* d, const char* p, size_t size) noex
 
 
 cdef inline uint32_t decoder_symbol(decoder* d, const char* text, uint32_t size) noexcept nogil:
-    """The symbol's id, its row begun if it is new; NO_SYMBOL when it had to be refused, which is counted and its name kept."""
+    """The symbol's id, its row begun if it is new.
+
+    NO_SYMBOL when it had to be refused, which is counted and its name kept.
+    """
     cdef uint32_t known = d.symbols.count
     cdef uint32_t symbol_id = symbols_intern(d.symbols, text, size)
     if symbol_id == NO_SYMBOL:
@@ -134,8 +138,9 @@ cdef inline uint32_t decoder_symbol(decoder* d, const char* text, uint32_t size)
     return symbol_id
 
 
-cdef inline int decoder_sequence(decoder* d, const schema_message* m, const ff_fields* f, uint32_t symbol_id, uint16_t source,
-                                 int64_t recv_ns) noexcept nogil:
+cdef inline int decoder_sequence(
+    decoder* d, const schema_message* m, const ff_fields* f, uint32_t symbol_id, uint16_t source, int64_t recv_ns
+) noexcept nogil:
     """Where this message stands in its stream; a gap is recorded."""
     cdef uint8_t rule = m.rule
     cdef sequence* s
@@ -174,7 +179,7 @@ cdef inline int decoder_sequence(decoder* d, const schema_message* m, const ff_f
 
 cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
     """One tick per level, bids then asks, the last of all marked."""
-    cdef uint32_t side, i, left = f.levels[0] + f.levels[1]
+    cdef uint32_t side, _i, left = f.levels[0] + f.levels[1]
     cdef const double* pair
     cdef uint8_t flags = k.flags
     d.ticks += left
@@ -183,7 +188,7 @@ cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noex
     k.value[2] = k.value[3] = NAN
     for side in range(2):
         pair = d.slots.levels + 2 * f.level[side]
-        for i in range(f.levels[side]):
+        for _i in range(f.levels[side]):
             left -= 1
             k.flags = flags | (FF_SELL if side else 0) | (FF_LAST_LEVEL if left == 0 else 0)
             k.value[0] = pair[0]
@@ -205,7 +210,9 @@ cdef inline void decoder_bar(decoder* d, const ff_fields* f, ff_tick* k) noexcep
     ring_publish(d.ring, k)
 
 
-cdef inline void decoder_commit(decoder* d, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+cdef inline void decoder_commit(
+    decoder* d, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
     """Fields to ticks: sequence, ring, table, liveness."""
     cdef const schema_message* m = &d.program.messages[f.message]
     cdef ff_tick k
@@ -256,7 +263,7 @@ cdef inline void decoder_commit(decoder* d, const ff_fields* f, int64_t recv_ns,
 cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
     """Try the remembered layouts, the latest right one first; True leaves the message in `fields[0]`."""
     cdef uint32_t i
-    cdef const layout* l
+    cdef const layout* known
     cdef ff_fields* f
     slots_reset(&d.slots)
     if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
@@ -264,12 +271,12 @@ cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bin
     f = d.slots.fields
     f.time_text = NULL
     for i in range(d.n_layouts):
-        l = &d.layouts[d.order[i]]
-        if not d.run(l, p, end, f):
+        known = &d.layouts[d.order[i]]
+        if not d.run(known, p, end, f):
             continue
-        f.present = l.present
-        f.null = l.null
-        f.message = l.message
+        f.present = known.present
+        f.null = known.null
+        f.message = known.message
         if not message_finish(&d.slots, &d.program.messages[f.message], f, simd):
             return False
         if i:
@@ -294,9 +301,13 @@ cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint s
     return verdict
 
 
-cdef inline int decoder_frame_as(decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source,
-                                 bint simd) noexcept nogil:
-    """One padded frame (scan.h) through everything; its verdict. Its control messages stay in `slots.controls` until the next frame."""
+cdef inline int decoder_frame_as(
+    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint simd
+) noexcept nogil:
+    """One padded frame (scan.h) through everything; its verdict.
+
+    Its control messages stay in `slots.controls` until the next frame.
+    """
     cdef uint32_t i
     cdef int verdict
     d.frames += 1
@@ -331,7 +342,9 @@ cdef inline int decoder_frame_as(decoder* d, const char* p, const char* end, int
     return verdict
 
 
-cdef inline int decoder_frame(decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+cdef inline int decoder_frame(
+    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
     """The kernel is chosen here, once per frame."""
     if d.simd:
         return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, True)

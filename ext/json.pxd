@@ -1,8 +1,8 @@
-"""JSON text to slots, and from there to messages: one strict parser that runs a schema program. No provider is known here.
+"""JSON text to slots, and from there to messages: one strict parser that runs a schema program. Knows no provider.
 
-A frame is validated whole, as strictly as orjson does it, while the values the program asks for are noted in slots; only then are messages
-recognised and their fields converted. So a malformed frame leaves nothing behind. Frames are padded (scan.h); nothing here is interned,
-published or counted: that is the decoder's.
+A frame is validated whole, as strictly as orjson does it, while the values the program asks for are noted in slots;
+only then are messages recognised and their fields converted. So a malformed frame leaves nothing behind. Frames are
+padded (scan.h); nothing here is interned, published or counted: that is the decoder's.
 """
 
 from libc.stdint cimport uint16_t, uint32_t
@@ -291,7 +291,10 @@ cdef inline int json_elements(slots* j, const char* p, uint32_t root, uint32_t b
 
 
 cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) noexcept nogil:
-    """Parse a padded frame and take its messages. The verdict; the rest is in `fields`, `levels`, `controls`, `messages`, `fail`."""
+    """Parse a padded frame and take its messages. The verdict.
+
+    The rest is in `fields`, `levels`, `controls`, `messages`, `fail`.
+    """
     cdef const char* start
     cdef const char* q
     cdef uint32_t payload
@@ -336,7 +339,10 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
 # ---- learning a layout from the frame just parsed ----
 
 cdef inline bint json_learn(const slots* j, const char* p, const char* end, layout* l) noexcept nogil:
-    """Make the layout of the frame just parsed (with `trace` on, one message, one tick). False: it is not of the predictable sort."""
+    """Make the layout of the frame just parsed (with `trace` on, one message, one tick).
+
+    False: it is not of the predictable sort.
+    """
     cdef const ff_fields* f = j.fields
     cdef const schema_message* m = &j.program.messages[f.message]
     cdef const char* mark = p
@@ -344,7 +350,9 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     cdef layout_step* step
     cdef uint32_t i, k, base = 0
     cdef bint known
-    if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != 1 or j.messages != 1 or m.n_each or m.kind == FF_LEVEL or p[0] != b"{":
+    if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != 1 or j.messages != 1:
+        return False
+    if m.n_each or m.kind == FF_LEVEL or p[0] != b"{":
         return False
     if j.program.envelope != NO_NODE and slots_has(j, j.program.envelope):
         if j.slots[j.program.envelope].type != SLOT_OBJECT:

@@ -32,7 +32,10 @@ typedef struct ff_fields {
     uint8_t sell;            /* the side, once known to mean that the aggressor sold */
 } ff_fields;
 
-enum { STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_SYMBOL, STEP_TEXT, STEP_NUMBER, STEP_TIME_TEXT, STEP_SIDE_TEXT, STEP_BOOL };
+enum {
+    STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_SYMBOL, STEP_TEXT,
+    STEP_NUMBER, STEP_TIME_TEXT, STEP_SIDE_TEXT, STEP_BOOL
+};
 
 typedef struct layout_step {
     uint8_t literal[16]; /* the text before the value */
@@ -148,7 +151,8 @@ static int layout_run_neon(const layout *l, const char *p, const char *end, ff_f
         if ((scan_same16(p, s->literal) & s->mask) != s->mask) return 0;
         p += s->size;
         n = (uint32_t)ff_ctz(scan_equal16(p, (char)s->stop[0]) | 0x10000u);
-        if (s->action == STEP_PRICE && s->field < FIELD_NUMBERS && n < 16 && scan_price(p, n, &f->number[s->field], 1)) {
+        if (s->action == STEP_PRICE && s->field < FIELD_NUMBERS && n < 16
+            && scan_price(p, n, &f->number[s->field], 1)) {
             p += n;
         } else if (s->action != STEP_LITERAL) {
             p = layout_value(s, p, f);

@@ -31,7 +31,8 @@ FF_TARGET static int FF_KERNEL(const layout *l, const char *p, const char *end, 
                 return 0;
             }
 #if defined(FF_SSE4)
-            __m128i digits = _mm_shuffle_epi8(_mm_xor_si128(v, zeros), _mm_loadu_si128((const __m128i *)LAYOUT_SHUFFLE[n][dot]));
+            __m128i digits = _mm_loadu_si128((const __m128i *)LAYOUT_SHUFFLE[n][dot]);
+            digits = _mm_shuffle_epi8(_mm_xor_si128(v, zeros), digits);
             bad = _mm_or_si128(bad, _mm_subs_epu8(digits, nine));
             digits = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010A)); /* 10, 1: pairs */
             digits = _mm_madd_epi16(digits, _mm_set1_epi32(0x00010064)); /* 100, 1: fours */
@@ -43,9 +44,16 @@ FF_TARGET static int FF_KERNEL(const layout *l, const char *p, const char *end, 
             {
                 uint64_t wrong = 0;
                 if (FF_UNLIKELY(dot > 8 && s->action == STEP_PRICE) || fraction > 8) goto other;
-                if (dot > 8) mantissa = scan_digits8(scan_take8(p, dot - 8, &wrong)) * 100000000u + scan_digits8(scan_take8(p + dot - 8, 8, &wrong));
-                else mantissa = scan_digits8(scan_take8(p, dot, &wrong));
-                if (fraction) mantissa = mantissa * SCAN_POWER_INT[fraction] + scan_digits8(scan_take8(p + dot + 1, fraction, &wrong));
+                if (dot > 8) {
+                    mantissa = scan_digits8(scan_take8(p, dot - 8, &wrong)) * 100000000u;
+                    mantissa += scan_digits8(scan_take8(p + dot - 8, 8, &wrong));
+                } else {
+                    mantissa = scan_digits8(scan_take8(p, dot, &wrong));
+                }
+                if (fraction) {
+                    mantissa *= SCAN_POWER_INT[fraction];
+                    mantissa += scan_digits8(scan_take8(p + dot + 1, fraction, &wrong));
+                }
                 bad = _mm_or_si128(bad, _mm_cvtsi64_si128((long long)(wrong & 0x8080808080808080ull)));
             }
 #endif
@@ -54,8 +62,9 @@ FF_TARGET static int FF_KERNEL(const layout *l, const char *p, const char *end, 
             p += n;
             continue;
         }
-        if (s->action <= STEP_TEXT) { /* STEP_SYMBOL or STEP_TEXT: plain ASCII, or the parser's business */
-            m = (uint32_t)_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\')), _mm_cmplt_epi8(v, _mm_set1_epi8(0x20))));
+        if (s->action <= STEP_TEXT && s->stop[0] == '"') { /* STEP_SYMBOL or STEP_TEXT: plain ASCII, or the parser's business */
+            m = (uint32_t)_mm_movemask_epi8(
+                _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\')), _mm_cmplt_epi8(v, _mm_set1_epi8(0x20))));
             if (FF_UNLIKELY(m & inside)) return 0;
             if (s->action == STEP_SYMBOL) {
                 f->symbol = p;
@@ -65,7 +74,8 @@ FF_TARGET static int FF_KERNEL(const layout *l, const char *p, const char *end, 
             continue;
         }
         if (s->action == STEP_NUMBER) {
-            m = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_subs_epu8(_mm_xor_si128(v, zeros), nine), _mm_setzero_si128()));
+            m = (uint32_t)_mm_movemask_epi8(
+                _mm_cmpeq_epi8(_mm_subs_epu8(_mm_xor_si128(v, zeros), nine), _mm_setzero_si128()));
             if ((~m & inside) == 0 && (*p != '0' || n == 1)) {
                 p += n;
                 continue;

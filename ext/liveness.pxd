@@ -1,6 +1,6 @@
-"""When each (symbol, channel) last arrived, on the monotonic clock, and how late it was by the provider's own time. Knows no prices.
+"""When each (symbol, channel) last arrived, on the monotonic clock, and how late it was by the provider's own time.
 
-Only data touches it: heartbeats, acks, errors and repeats never make anything fresh.
+Knows no prices. Only data touches it: heartbeats, acks, errors and repeats never make anything fresh.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -38,13 +38,17 @@ cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t
     return &l.arrivals[<size_t>symbol_id * l.channels + channel]
 
 
-cdef inline void liveness_touch(liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns, int64_t lag_ns) noexcept nogil:
+cdef inline void liveness_touch(
+    liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns, int64_t lag_ns
+) noexcept nogil:
     cdef arrival* a = liveness_at(l, symbol_id, channel)
     a.mono_ns = mono_ns
     a.lag_ns = lag_ns
 
 
-cdef inline int64_t liveness_age(const liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns) noexcept nogil:
+cdef inline int64_t liveness_age(
+    const liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns
+) noexcept nogil:
     """Age of the newest data in ns, what it was late included; -1 if there never was any."""
     cdef const arrival* a = liveness_at(l, symbol_id, channel)
     cdef int64_t late = a.lag_ns - l.offset_ns if a.lag_ns else 0

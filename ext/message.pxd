@@ -1,4 +1,4 @@
-"""Slots to message fields: which message is this, and what does it say. Runs after every parser alike and knows none of them.
+"""Slots to message fields: which message is this, and what does it say. Runs after every parser alike, knows none.
 
 A field of the wrong type makes its message unknown: never zero, never a wrong price.
 """
@@ -92,8 +92,8 @@ cdef inline bint message_matches(slots* j, const schema_message* m, uint32_t bas
 
 cdef inline bint message_is_null(const schema_message* m, const char* text, uint32_t size) noexcept nogil:
     cdef const char* t = m.null_text
-    cdef uint32_t i, n
-    for i in range(m.null_texts):
+    cdef uint32_t _i, n
+    for _i in range(m.null_texts):
         n = 0
         while t[n]:
             n += 1
@@ -107,6 +107,8 @@ cdef inline bint message_time(const char* s, uint32_t n, uint8_t unit, int64_t* 
     """A time as the provider writes it, as epoch ns; False if it is none."""
     cdef int64_t whole, part = 0
     cdef double real
+    if s[0] == b"-":
+        return False
     if unit == UNIT_ISO or (unit == UNIT_AUTO and n > 16 and (s[4] == b"-" or s[8] == b"-")):
         return scan_iso(s, n, out)
     if not scan_integer(s, n, &whole) and not message_decimal(s, n, unit, &whole, &part):
@@ -180,7 +182,10 @@ cdef inline bint message_symbol(slots* j, const schema_message* m, ff_fields* f)
 
 
 cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f, bint simd) noexcept nogil:
-    """Symbol, time and side from their texts; False makes the message unknown. Runs after a parse and after a layout alike."""
+    """Symbol, time and side from their texts; False makes the message unknown.
+
+    Runs after a parse and after a layout alike.
+    """
     if not f.present & (1 << FIELD_SYMBOL) or f.symbol_size == 0:
         return False
     if (m.symbol_until or m.symbol_upper) and not message_symbol(j, m, f):
@@ -195,7 +200,11 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
     f.sell = False
     if f.present & (1 << FIELD_SIDE):
         if m.sell != NULL:
-            f.sell = f.side_text != NULL and f.side_size == m.sell_size and memcmp(f.side_text, m.sell, m.sell_size) == 0
+            f.sell = (
+                f.side_text != NULL
+                and f.side_size == m.sell_size
+                and memcmp(f.side_text, m.sell, m.sell_size) == 0
+            )
         elif f.side_text == NULL:
             f.sell = f.side_size == 1
         else:

@@ -1,7 +1,7 @@
 """Ticks in order: one writer, many readers, the oldest overwritten. Loss is not an error: it is counted, per reader.
 
-The writer never waits and never looks at a reader. It announces what it is about to overwrite (`claimed`), writes, then publishes
-(`published`); a reader copies first and checks afterwards whether the writer had come round meanwhile.
+The writer never waits and never looks at a reader. It announces what it is about to overwrite (`claimed`), writes, then
+publishes (`published`); a reader copies first and checks afterwards whether the writer had come round meanwhile.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t

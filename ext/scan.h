@@ -217,8 +217,16 @@ static uint32_t scan_unescape(const char *p, uint32_t size, char *out) {
         p += scan_escape(p, &c);
         if (c < 0x80) *o++ = (char)c;
         else if (c < 0x800) { *o++ = (char)(0xC0 | c >> 6); *o++ = (char)(0x80 | (c & 63)); }
-        else if (c < 0x10000) { *o++ = (char)(0xE0 | c >> 12); *o++ = (char)(0x80 | (c >> 6 & 63)); *o++ = (char)(0x80 | (c & 63)); }
-        else { *o++ = (char)(0xF0 | c >> 18); *o++ = (char)(0x80 | (c >> 12 & 63)); *o++ = (char)(0x80 | (c >> 6 & 63)); *o++ = (char)(0x80 | (c & 63)); }
+        else if (c < 0x10000) {
+            *o++ = (char)(0xE0 | c >> 12);
+            *o++ = (char)(0x80 | (c >> 6 & 63));
+            *o++ = (char)(0x80 | (c & 63));
+        } else {
+            *o++ = (char)(0xF0 | c >> 18);
+            *o++ = (char)(0x80 | (c >> 12 & 63));
+            *o++ = (char)(0x80 | (c >> 6 & 63));
+            *o++ = (char)(0x80 | (c & 63));
+        }
     }
     *o = 0;
     return (uint32_t)(o - out);
@@ -368,8 +376,12 @@ FF_INLINE int scan_price_usual(const char *s, uint32_t n, uint32_t dot, double *
     uint32_t fraction = n - dot - (dot < n);
     if (FF_UNLIKELY(dot - 1 > 7 || fraction > 8 || (*s == '0' && dot > 1))) return 0;
     mantissa = scan_digits8(scan_take8(s, dot, &bad));
-    if (fraction) mantissa = mantissa * SCAN_POWER_INT[fraction] + scan_digits8(scan_take8(s + dot + 1, fraction, &bad));
-    else if (dot < n) return 0;
+    if (fraction) {
+        mantissa *= SCAN_POWER_INT[fraction];
+        mantissa += scan_digits8(scan_take8(s + dot + 1, fraction, &bad));
+    } else if (dot < n) {
+        return 0;
+    }
     if (FF_UNLIKELY((bad & 0x8080808080808080ull) || mantissa > 9007199254740992ull)) return 0;
     *out = (double)mantissa / SCAN_POWER[fraction];
     return 1;
@@ -466,10 +478,12 @@ static int scan_iso(const char *s, uint32_t n, int64_t *out) {
         zone = (zh * 60 + zm) * (*p == '-' ? -1 : 1);
         p = end;
     }
-    if (p != end || month < 1 || month > 12 || year < 1678 || year > 2261 || hour > 23 || minute > 59 || second > 60) return 0;
+    if (p != end || month < 1 || month > 12 || year < 1678 || year > 2261) return 0;
+    if (hour > 23 || minute > 59 || second > 60) return 0;
     leap = month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     if (day < 1 || day > LENGTH[month - 1] + leap) return 0;
-    *out = ((scan_days(year, month, day) * 24 + hour) * 60 + minute - zone) * 60000000000ll + second * 1000000000ll + fraction;
+    *out = ((scan_days(year, month, day) * 24 + hour) * 60 + minute - zone) * 60000000000ll
+         + second * 1000000000ll + fraction;
     return 1;
 }
 

@@ -1,7 +1,8 @@
 """A message schema compiled to a program: trees of known keys, and per message what to match and what to take.
 
-Structs and the key lookup only. The program is built by `_core.Program` from what `fastfeed.schema` compiled; nothing here changes after
-that. Nodes are numbered in preorder, so a subtree is a range of numbers and a node's number is also the slot its value goes to.
+Structs and the key lookup only. The program is built by `_core.Program` from what `fastfeed.schema` compiled; nothing
+here changes after that. Nodes are numbered in preorder, so a subtree is a range of numbers and a node's number is also
+the slot its value goes to.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t

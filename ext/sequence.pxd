@@ -1,7 +1,7 @@
 """Is this the next message of its stream? Gap, duplicate, reorder, reset; one small state per (symbol, stream).
 
-It only judges and remembers the last number. What a verdict means for prices is the decoder's business, what a gap means for recovery the
-session's.
+It only judges and remembers the last number. What a verdict means for prices is the decoder's business, what a gap
+means for recovery the session's.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -30,9 +30,9 @@ cdef struct sequence:
 
 
 cdef inline int sequence_check(sequence* s, uint8_t rule, int64_t first, int64_t seq, int64_t prev) noexcept nogil:
-    """The verdict on `seq`; on GAP the missing ones are `s.last + 1` up to `first - 1` (linked: `prev`) before this call moved on.
+    """The verdict on `seq`; on GAP the missing ones are `s.last + 1` up to `first - 1` (linked: `prev`).
 
-    The caller reads `s.last` before calling.
+    That is `s.last` before this call moved on: the caller reads it before calling.
     """
     cdef int64_t last = s.last
     cdef int64_t expected = last + 1

@@ -1,7 +1,7 @@
-"""What a frame holds, before anything is made of it: a slot per node of the schema, and the stores its parts are put in.
+"""What a frame holds, before anything is made of it: a slot per node of the schema, and the stores for its parts.
 
-Shared by every wire format: a parser fills the slots, `message` reads them. No syntax and no meaning here. One frame at a time; the stores
-grow to the largest frame seen and stay.
+Shared by every wire format: a parser fills the slots, `message` reads them. No syntax and no meaning here. One frame
+at a time; the stores grow to the largest frame seen and stay.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -13,7 +13,8 @@ from schema cimport program
 
 
 cdef enum slot_type:
-    SLOT_STRING, SLOT_ESCAPED, SLOT_NUMBER, SLOT_TRUE, SLOT_FALSE, SLOT_NULL, SLOT_OBJECT, SLOT_ARRAY, SLOT_LEVELS, SLOT_BAD
+    SLOT_STRING, SLOT_ESCAPED, SLOT_NUMBER, SLOT_TRUE, SLOT_FALSE, SLOT_NULL
+    SLOT_OBJECT, SLOT_ARRAY, SLOT_LEVELS, SLOT_BAD
 
 cdef enum verdict:  # of a frame or message; the higher one names the frame
     UNKNOWN = 0
@@ -110,7 +111,10 @@ cdef inline void slots_forget(slots* j, uint32_t node, uint32_t end) noexcept no
 
 
 cdef inline slot* slots_claim(slots* j, uint32_t node) noexcept nogil:
-    """The node's slot for a new value. The last of repeated keys wins, so what an earlier one left below it is forgotten."""
+    """The node's slot for a new value.
+
+    The last of repeated keys wins, so what an earlier one left below it is forgotten.
+    """
     cdef slot* s = &j.slots[node]
     if slots_has(j, node):
         j.repeated = True

@@ -1,6 +1,7 @@
-"""Symbol bytes to a dense id, for any UTF-8 of any length. Ids are given once, in order of appearance, and never taken back.
+"""Symbol bytes to a dense id, for any UTF-8 of any length.
 
-One writer. Nothing is evicted: when the table is full a new symbol is refused, and refusing costs no more than finding.
+One writer. Ids are given once, in order of appearance, and never taken back. Nothing is evicted: when the table is full
+a new symbol is refused, and refusing costs no more than finding.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,7 +1,8 @@
 """The last value cache: one row per symbol under a sequence lock, one change log, a cursor per consumer.
 
-One writer. A tick costs the same whatever the number of consumers: it writes its row and, at most once between two drains, one entry of the
-log. A consumer that fell behind loses no symbol, only intermediate values, and those are counted per row.
+One writer. A tick costs the same whatever the number of consumers: it writes its row and, at most once between two
+drains, one entry of the log. A consumer that fell behind loses no symbol, only intermediate values, and those are
+counted per row.
 """
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -91,7 +92,9 @@ cdef inline void table_unlock(ff_row* r) noexcept nogil:
     order_store32(&r.version, r.version + 1)
 
 
-cdef inline void table_merge(double* cell, double value, uint32_t field, uint16_t present, uint16_t null) noexcept nogil:
+cdef inline void table_merge(
+    double* cell, double value, uint32_t field, uint16_t present, uint16_t null
+) noexcept nogil:
     """Absent leaves the cell; an explicit null withdraws it."""
     if (present >> field) & 1:
         cell[0] = value
@@ -193,8 +196,29 @@ cdef inline bint table_ready(const table* t, const table_reader* c) noexcept nog
     return c.seen != NULL and (c.cursor != t.log_head or c.sweep != NO_SWEEP)
 
 
-cdef inline uint32_t table_drain(table* t, table_reader* c, ff_row* out, uint32_t room, int64_t oldest_recv_ns) noexcept nogil:
-    """Rows changed since they were last handled, at most `room`; how many. What was received before `oldest_recv_ns` is dropped, counted."""
+cdef inline uint32_t table_next(const table* t, table_reader* c) noexcept nogil:
+    """The next symbol that changed for this reader, or NO_SWEEP; what it has handled already is passed over."""
+    while c.sweep != NO_SWEEP:
+        if c.sweep == t.count:
+            c.sweep = NO_SWEEP
+        elif t.rows[c.sweep].updates != c.seen[c.sweep]:
+            return c.sweep
+        else:
+            c.sweep += 1
+    while c.cursor != t.log_head:
+        if t.rows[t.log[c.cursor & t.log_mask]].updates != c.seen[t.log[c.cursor & t.log_mask]]:
+            return t.log[c.cursor & t.log_mask]
+        c.cursor += 1
+    return NO_SWEEP
+
+
+cdef inline uint32_t table_drain(
+    table* t, table_reader* c, ff_row* out, uint32_t room, int64_t oldest_recv_ns
+) noexcept nogil:
+    """Rows changed since they were last handled, at most `room`; how many.
+
+    What was received before `oldest_recv_ns` is dropped, counted.
+    """
     cdef uint32_t n = 0
     cdef uint32_t symbol_id
     cdef uint64_t skipped
@@ -205,31 +229,20 @@ cdef inline uint32_t table_drain(table* t, table_reader* c, ff_row* out, uint32_
         # the log was lapped: look at every symbol once; what changes meanwhile is in the log again
         c.cursor = t.log_head
         c.sweep = 0
-    while n < room:
-        if c.sweep != NO_SWEEP:
-            if c.sweep == t.count:
-                c.sweep = NO_SWEEP
-                continue
-            symbol_id = c.sweep
-            c.sweep += 1
-        elif c.cursor != t.log_head:
-            symbol_id = t.log[c.cursor & t.log_mask]
-            c.cursor += 1
-        else:
-            break
+    symbol_id = table_next(t, c)
+    while symbol_id != NO_SWEEP and n < room:
         table_copy(t, symbol_id, out)
-        if out.updates == c.seen[symbol_id]:
-            continue
         skipped = out.updates - c.seen[symbol_id] - 1
         c.seen[symbol_id] = out.updates
         c.conflated += skipped
         if out.recv_ns < oldest_recv_ns:
             c.dropped += 1
-            continue
-        out.conflated = <uint32_t>skipped if skipped < <uint64_t>0xFFFFFFFF else <uint32_t>0xFFFFFFFF
-        c.delivered += 1
-        out += 1
-        n += 1
+        else:
+            out.conflated = <uint32_t>skipped if skipped < <uint64_t>0xFFFFFFFF else <uint32_t>0xFFFFFFFF
+            c.delivered += 1
+            out += 1
+            n += 1
+        symbol_id = table_next(t, c)
     return n
 
 

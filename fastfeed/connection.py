@@ -9,10 +9,12 @@ import asyncio
 import logging
 import math
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from email.parser import BytesHeaderParser
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -45,6 +47,10 @@ from fastfeed.session import (
 from fastfeed.subscriptions import Stage, Subscription
 
 _LOG = logging.getLogger("fastfeed")
+_WIRE_LOG = logging.getLogger("fastfeed.wire")
+# picows writes the handshake with all its headers to the log below DEBUG: not where one of them is a secret.
+_KEYED_LOG = logging.getLogger("fastfeed.wire.keyed")
+_KEYED_LOG.setLevel(logging.INFO)
 
 DIAL_TIMEOUT = 5.0  # seconds for name, TCP, TLS and WebSocket handshake together
 
@@ -98,10 +104,11 @@ class Endpoint:
 
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
-                await ws_connect(
+                transport, _ = await ws_connect(
                     lambda: wire,
                     self.url + path,
                     ssl_context=self._tls,
+                    logger_name=_KEYED_LOG if self._secrets else _WIRE_LOG,
                     websocket_handshake_timeout=DIAL_TIMEOUT,
                     enable_auto_ping=False,
                     enable_auto_pong=False,
@@ -115,6 +122,8 @@ class Endpoint:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)  # the transport that owns it notices, and cleans up
             raise
+        # picows keeps what it thought of the end; unread, it would be reported as an exception nobody retrieved.
+        asyncio.ensure_future(transport.wait_disconnected()).add_done_callback(_retrieve)
 
     async def _open_socket(self, host: str, port: int) -> socket.socket:
         """A connected socket. The receive buffer is set before the connect, or the window could not grow to it."""
@@ -141,14 +150,13 @@ class Endpoint:
 
     def explain(self, error: Exception, utc: float) -> DialFailed:
         """What a failed dial means. `utc` is now, for a Retry-After that names a date."""
-        if isinstance(error, WSHandshakeError) and error.response is not None and error.response.status != 101:
-            response = error.response
-            status = int(response.status)
-            headers = {name.lower(): self.hide(value) for name, value in response.headers.items()}
+        if isinstance(error, WSHandshakeError) and (answer := _http_answer(error)) is not None:
+            status, raw = answer
+            headers = {name.lower(): self.hide(value) for name, value in raw.items()}
             wait = retry_after(headers["retry-after"], utc) if "retry-after" in headers else None
             if status not in (401, 403):
                 return DialFailed(HandshakeError(status, headers, host=self.host), wait)
-            body = self.hide((response.body or b"")[:200].decode(errors="replace")).strip()
+            body = self.hide((error.raw_body or b"")[:200].decode(errors="replace")).strip()
             return DialFailed(AuthError(self.host, f"HTTP {status}" + (f": {body}" if body else "")), wait)
         retryable, hint = True, ""
         match error:
@@ -166,12 +174,17 @@ class Endpoint:
             case TimeoutError():
                 cause = f"no answer within {DIAL_TIMEOUT:g} s"
             case OSError():
-                cause = error.strerror or str(error) or type(error).__name__
+                cause = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
             case _:
                 cause = f"{type(error).__name__}: {error}"
         failed = ConnectError(self.host, self.hide(cause), retryable=retryable, hint=hint)
         failed.__cause__ = error
         return DialFailed(failed)
+
+
+def _retrieve(ended: asyncio.Future[None]) -> None:
+    if not ended.cancelled():
+        ended.exception()
 
 
 class Owner(Protocol):
@@ -267,19 +280,17 @@ class Connection:
         now = self._now()
         if now < self._look_at or self.session.opened_at is None:
             return
-        open_for = now - self.session.opened_at
         # Often while everything is coming up, ten times a second for what stays silent.
-        self._look_at = now + min(0.1, 0.005 + open_for / 20)
+        self._look_at = now + min(0.1, 0.005 + (now - self.session.opened_at) / 20)
+        opened_ns = self.session.opened_at * 1e9
         prices = self._decoder.prices
-        ages: dict[str, Any] = {}
-        live = []
-        for record in self.session.book.at(Stage.REQUESTED, Stage.ACKED):
-            channel = record.subscription.channel
-            if channel not in ages:
-                ages[channel] = prices.ages(channel)
-            number = prices.id(record.subscription.symbol)
-            if number is not None and ages[channel][number] <= open_for:
-                live.append(record.subscription)
+        silent = [record.subscription for record in self.session.book.at(Stage.REQUESTED, Stage.ACKED)]
+        arrived = {channel: prices.arrived(channel) for channel in {subscription.channel for subscription in silent}}
+        live = [
+            subscription
+            for subscription in silent  # whose symbols all have a row
+            if arrived[subscription.channel][prices.id(subscription.symbol)] >= opened_ns
+        ]
         if live:
             self._owner.on_delivered(live)
             self.handle(Delivered(tuple(live)))
@@ -359,6 +370,15 @@ class Connection:
 
     def _now(self) -> float:
         return self._clock.mono_ns() / 1e9
+
+
+def _http_answer(error: WSHandshakeError) -> tuple[int, Mapping[str, str]] | None:
+    """(status, headers) if the server answered with HTTP that is no upgrade: picows does not know every status."""
+    status_line, _, rest = (error.raw_header or b"").partition(b"\r\n")
+    found = re.match(rb"HTTP/1\.[01] (\d{3})\b", status_line)
+    if found is None or found[1] == b"101":
+        return None
+    return int(found[1]), dict(BytesHeaderParser().parsebytes(rest).items())
 
 
 def _address(url: str) -> tuple[str, str, bool]:

@@ -115,9 +115,7 @@ class Feed:
         self._clock = clock if clock is not None else Clock()
         self._rng = rng if rng is not None else random.Random()
 
-        self.decoder = Decoder(
-            self.provider, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=self._clock
-        )
+        self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=self._clock)
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._wanted: dict[str, dict[Subscription, bool]] = {}  # by symbol; True once it delivers
@@ -220,7 +218,7 @@ class Feed:
             if isinstance(item, Subscription) or channels is not None:
                 dropped += self._wishes([item], () if channels is None else _names("channels", channels))
             else:
-                symbol = self.provider.subscription(item, next(iter(self.provider.channels))).symbol
+                symbol = self.provider.symbol_named(item)
                 dropped += list(self._wanted.get(symbol, {})) or [Subscription(symbol, "any channel")]
         for subscription in dropped:
             if subscription not in self._wanted.get(subscription.symbol, {}):
@@ -255,17 +253,17 @@ class Feed:
                 wishes[self.provider.subscription(item)] = None
             elif isinstance(item, str):
                 for channel in channels:
-                    wishes[self.provider.subscription(item, channel)] = None
+                    wishes[self.provider.subscription(Subscription(item, channel))] = None
             else:
                 raise ConfigError(f"symbols holds {item!r}: write symbols as str, or Subscription objects")
         return list(wishes)
 
     def _add(self, wishes: Iterable[Subscription]) -> None:
         by_path: dict[str, list[Subscription]] = {}
-        for wish in wishes:
-            if wish in self._wanted.get(wish.symbol, {}):
-                continue
-            self.decoder.add_symbol(wish.symbol)
+        new = [wish for wish in wishes if wish not in self._wanted.get(wish.symbol, {})]
+        for wish in new:
+            self.decoder.add_symbol(wish.symbol)  # all of them first: a full table leaves nothing half done
+        for wish in new:
             self._wanted.setdefault(wish.symbol, {})[wish] = False
             self._require(wish.symbol)
             by_path.setdefault(self.provider.channels[wish.channel].path, []).append(wish)
@@ -346,9 +344,12 @@ class Feed:
         self,
         symbols: Iterable[str] | None = None,
         *,
+        channels: Iterable[str] | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> None:
-        """Return once every subscription of `symbols` (None: of all) delivers.
+        """Return once every subscription of `symbols` on `channels` (None: all) delivers on its present connection.
+
+        An ack is no promise of data, so data is waited for; a quiet symbol's first trade may take hours, its quote not.
 
         Raises:
             StaleError: some do not within `timeout` seconds; it names them.
@@ -356,11 +357,11 @@ class Feed:
             GaveUp: the feed failed.
         """
         names = None if symbols is None else [self._subscribed(symbol) for symbol in _items("symbols", symbols)]
+        only = None if channels is None else [self.provider.channel_named(c) for c in _names("channels", channels)]
         try:
-            await self._until(lambda: self._live(names), timeout)
+            await self._until(lambda: not self._silent(names, only), timeout)
         except TimeoutError:
-            silent = [symbol for symbol in (names or self._wanted) if not all(self._wanted.get(symbol, {}).values())]
-            raise StaleError(silent, f"no data within {timeout:g} s") from None
+            raise StaleError(self._silent(names, only), f"no data within {timeout:g} s") from None
 
     @property
     def state(self) -> str:
@@ -378,11 +379,11 @@ class Feed:
         return "LIVE"
 
     def stats(self) -> dict[str, Any]:
-        """Counters and percentiles: the decoder's, and
+        """Counters and percentiles: the decoder's counters, and
 
         `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `rtt_ms` over
-        the latest pings and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max; and `consumers`:
-        name -> ledger (received == delivered + conflated + dropped + pending).
+        the latest pings and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max; `consumers`,
+        each name's ledger (received == delivered + conflated + dropped + pending).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
         stats.update(self._counted)
@@ -433,19 +434,25 @@ class Feed:
                 raise error
         return all(session.state is State.OPEN and session.book.settled for session in self._sessions)
 
-    def _live(self, symbols: list[str] | None) -> bool:
+    def _silent(self, symbols: Iterable[str] | None, channels: Iterable[str] | None) -> list[str]:
+        """Symbols that do not deliver yet on every one of `channels`."""
         self._ending.check()
         if self._ending.reached:
             raise ConfigError("the feed is closed")
-        wanted = self._wanted if symbols is None else {symbol: self._wanted.get(symbol, {}) for symbol in symbols}
+        silent = [
+            subscription
+            for symbol in (self._wanted if symbols is None else symbols)
+            for subscription, delivers in self._wanted.get(symbol, {}).items()
+            if not delivers and (channels is None or subscription.channel in channels)
+        ]
         for session in self._sessions:
             for record in session.book.at(Stage.REJECTED):
-                if record.subscription in wanted.get(record.subscription.symbol, {}):
+                if record.subscription in silent:
                     raise SubscriptionRejected(record.subscription.symbol, record.reason)
-        return all(all(delivers.values()) for delivers in wanted.values())
+        return list(dict.fromkeys(subscription.symbol for subscription in silent))
 
     def _subscribed(self, symbol: str) -> str:
-        found = self.provider.subscription(symbol, next(iter(self.provider.channels))).symbol
+        found = self.provider.symbol_named(symbol)
         if found not in self._wanted:
             raise ConfigError(f"not subscribed to {symbol!r}; symbols are {', '.join(list(self._wanted)[:20])}")
         return found
@@ -463,6 +470,10 @@ class Feed:
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
         for connection in list(self._connections):
             connection.find_live()
+            if connection.session.restoring:
+                for record in connection.session.book.silent:
+                    # Ticks that came over another connection have made it LIVE again.
+                    self.prices.set_status(record.subscription.symbol, Status.RECOVERING)
         counts = self.decoder.stats()
         if counts["gaps"] > self._gaps_told:
             gaps = self.decoder.gaps(since=self._gaps_told)

@@ -195,9 +195,7 @@ class Book:
 
     def _fill(self, waiting: Sequence[Record], size: int) -> list[Record]:
         """As many of `waiting` as one request may carry, at least one; `size` is the bytes of an empty request."""
-        count = min(
-            len(waiting), waiting[0].batch or len(waiting), self._limits.streams_per_request or len(waiting)
-        )
+        count = min(len(waiting), waiting[0].batch or len(waiting), self._limits.streams_per_request or len(waiting))
         batch: list[Record] = []
         for record in waiting[:count]:
             size += len(record.topic.encode()) + 3  # two quotes and a comma

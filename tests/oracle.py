@@ -75,7 +75,7 @@ def time_ns(value: object, unit: str) -> int:
         raise Unknown
     if unit == "iso" or (unit == "auto" and ISO.fullmatch(value)):
         return iso_ns(value)
-    if not NUMBER.fullmatch(value) or value.startswith("-"):
+    if not NUMBER.fullmatch(value) or Decimal(value) < 0 or Decimal(value) > INT64_MAX:
         raise Unknown
     number = Decimal(value)
     if unit == "auto":
@@ -90,13 +90,16 @@ def iso_ns(text: str) -> int:
     found = ISO.fullmatch(text)
     if not found:
         raise Unknown
-    *moment, fraction, sign, hours, minutes = found.groups()
+    *moment, second, fraction, sign, hours, minutes = found.groups()
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
     try:
         instant = datetime(*map(int, moment), tzinfo=timezone(offset))
     except ValueError as error:
         raise Unknown from error
-    seconds = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    # 60 is a leap second; int64 nanoseconds cover whole years from 1678 to 2261.
+    if int(second) > 60 or not 1678 <= instant.year <= 2261:
+        raise Unknown
+    seconds = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) + int(second)
     return seconds * 10**9 + int(((fraction or "") + "0" * 9)[:9])
 
 

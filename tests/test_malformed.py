@@ -5,6 +5,7 @@ The judge is orjson; what the decoder makes of well-formed frames is test_decode
 
 import array
 
+import kernels
 import orjson
 import pytest
 from corpus import (
@@ -28,6 +29,10 @@ from hypothesis import strategies as st
 import fastfeed
 from fastfeed.schema import Message, Schema
 
+SHAPES = Schema(
+    Message("trade", symbol="s", price="p", size="q", side="m", seq="t", event_time=("T", "ms")),
+    Message("quote", symbol="s", bid="b", ask="a", seq="u", event_time=("I", "iso")),
+)
 SCHEMAS = {
     "binance-usdm": "binance-usdm",
     "binance-spot": "binance-spot",
@@ -35,6 +40,7 @@ SCHEMAS = {
     "everything it reads": Schema(Message("trade", symbol="s", price="zz", size="a", seq="u", event_time=("T", "ms"))),
     "an array of levels": Schema(Message("depth", symbol="s", bids="zz", asks="a", seq="u")),
     "an array of trades": Schema(Message("trade", each="zz", symbol="^.s", price="a", size="b")),
+    "shapes": SHAPES,
     "positions": Schema(Message("quote", each="zz", symbol="^.s", bid=0, ask=1)),
 }
 
@@ -48,10 +54,14 @@ def is_well_formed(payload: bytes) -> bool:
 
 
 class Decoders:
-    """One decoder per schema, all given the same payloads; each frame must be counted once and on the right side."""
+    """A decoder per schema and kernel, given the same payloads; each frame is counted once, and on the right side."""
 
     def __init__(self, names=SCHEMAS) -> None:
-        self.decoders = {name: fastfeed.Decoder(SCHEMAS[name], max_symbols=1 << 14) for name in names}
+        self.decoders = {
+            (name, kernel): decoder
+            for name in names
+            for kernel, decoder in kernels.decoders(SCHEMAS[name], max_symbols=1 << 14).items()
+        }
         self.readers = [decoder.ring.reader() for decoder in self.decoders.values()]
 
     def judge(self, payload: bytes, buffer=None) -> None:
@@ -196,6 +206,61 @@ def test_a_layout_that_could_not_be_learned_accepts_nothing():
         for end in range(len(long)):
             decoder.decode(learned[end % 4])
             assert decoder.decode(long[:end]) == 0, long[:end]
+
+
+TAUGHT = [
+    '{"s":%s,"p":%s,"q":%s,"m":%s,"t":%s,"T":%s}',
+    '{"T":%s,"t":%s,"m":%s,"q":%s,"p":%s,"s":%s}',
+    '{"s":%s,"b":%s,"a":%s,"zz":%s,"u":%s,"I":%s}',
+]
+VALUES = ['"A"', "7", "1.5", '"1.5"', "true", "false", "null", '"2021-04-17T16:43:30Z"', '""', "-1", "0", "1e2"]
+BAD_VALUES = [
+    '"A',
+    "tru",
+    "01",
+    "1.",
+    "[1",
+    '"\\x"',
+    "nul",
+    "-",
+    "+1",
+    "1e",
+    '"\x00"',
+    "nan",
+    '"a""',
+    "1 1",
+    "truefalse",
+    "[",
+    "{}}",
+]
+
+
+@pytest.mark.parametrize("template", TAUGHT)
+def test_whatever_types_were_learned_bad_values_are_found(template):
+    """Each place of a frame, learned with a value of each type, then given bad values and values of other types."""
+    usual = ['"A"', '"1.5"', '"2.5"', "true", "7", "1700000000000"]
+    for place in range(6):
+        for learned in VALUES:
+            decoders = Decoders(["shapes"])
+            values = [*usual[:place], learned, *usual[place + 1 :]]
+            for _ in range(3):
+                decoders.judge((template % tuple(values)).encode())
+            for other in VALUES + BAD_VALUES:
+                for _ in range(2):
+                    decoders.judge((template % tuple(values)).encode())
+                decoders.judge((template % (*usual[:place], other, *usual[place + 1 :])).encode())
+
+
+@pytest.mark.parametrize("kernel", fastfeed.kernels())
+def test_numbers_as_symbols_are_learned_as_strictly(kernel):
+    decoder = kernels.with_kernel(kernel, SHAPES)
+    for number in range(50):
+        decoder.decode(b'{"s":%d,"p":"1","q":"2","m":true,"t":%d,"T":1}' % (number % 5, number))
+    assert decoder.decode(b'{"s":"nan","p":"1","q":"2","m":true,"t":99,"T":1}') == 1
+    assert decoder.prices.symbols[-1] == "nan"
+    for bad in (b"tru", b"01", b"[1", b'"x', b"nan", b"1.", b'x"'):
+        assert decoder.decode(b'{"s":%s,"p":"1","q":"2","m":true,"t":99,"T":1}' % bad) == 0, bad
+    assert decoder.stats()["malformed"] == 7
 
 
 def test_what_was_learned_from_good_frames_accepts_no_bad_one(decoders):
@@ -358,19 +423,19 @@ JSON_VALUES = st.recursive(
 
 
 @given(payload=spliced_frames())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_spliced_frames_are_judged_as_orjson_judges_them(decoders, guarded, payload):
     decoders.judge(payload, guarded.before_the_end(payload))
 
 
 @given(payload=st.binary(max_size=64))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_bytes_are_judged_as_orjson_judges_them(decoders, guarded, payload):
     decoders.judge(payload, guarded.before_the_end(payload))
 
 
 @given(value=JSON_VALUES, cut=st.integers(0, 3))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_json_of_any_shape_is_judged_as_orjson_judges_it(decoders, guarded, value, cut):
     import json
 
@@ -381,7 +446,7 @@ def test_json_of_any_shape_is_judged_as_orjson_judges_it(decoders, guarded, valu
 
 
 @given(text=st.from_regex(r"-?[0-9]{0,25}\.?[0-9]{0,25}([eE][+-]?[0-9]{0,4})?", fullmatch=True))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_anything_like_a_number_is_judged_as_orjson_judges_it(decoders, guarded, text):
     for document in (text.encode(), b'{"zz":' + text.encode() + b"}"):
         decoders.judge(document, guarded.before_the_end(document))

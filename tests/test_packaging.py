@@ -17,6 +17,8 @@ import pytest
 
 import fastfeed
 
+pytestmark = pytest.mark.tree
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 IMPORT_BUDGET = 0.150  # seconds on top of `import numpy`

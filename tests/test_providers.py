@@ -1,4 +1,4 @@
-"""The providers that come with fastfeed, as data: names, topics, requests, answers, and every documented message decoded.
+"""The providers that come with fastfeed, as data: names, topics, requests, answers, every documented message decoded.
 
 The message texts are the documented samples (values sometimes shortened). No network.
 """
@@ -25,7 +25,7 @@ def wrapped(stream: str, message: str) -> bytes:
     return f'{{"stream":"{stream}","data":{message}}}'.encode()
 
 
-# Looking up -----------------------------------------------------------------------------------------------------------
+# Looking up ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
@@ -50,7 +50,7 @@ def test_every_channel_is_one_the_schema_speaks_of(market: Provider) -> None:
     assert set(market.aliases.values()) <= set(market.channels)
 
 
-# Wishes -----------------------------------------------------------------------------------------------------------------
+# Wishes -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,9 @@ def test_a_wish_becomes_the_stream_on_the_path_that_carries_it(
 
 
 def test_spelling_and_defaults_make_no_second_subscription() -> None:
-    assert USDM.subscription("btcusdt", "agg_trade") == USDM.subscription("BTCUSDT", "trade")
-    assert USDM.subscription(Subscription("BTCUSDT", "depth", speed="100ms")) == USDM.subscription("BTCUSDT", "depth")
+    assert USDM.subscription(Subscription("btcusdt", "agg_trade")) == Subscription("BTCUSDT", "trade")
+    default = Subscription("BTCUSDT", "depth", speed="100ms")
+    assert USDM.subscription(default) == Subscription("BTCUSDT", "depth")
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,10 @@ def test_a_provider_of_ones_own_needs_no_more_than_its_data() -> None:
         dialect=SPOT.dialect,
         auth=Auth(header="X-Key", env="MINE_KEY"),
     )
-    assert mine.topic(mine.subscription("eur/usd", "quote")) == "q:eur/usd"
+    assert mine.topic(mine.subscription(Subscription("eur/usd", "quote"))) == "q:eur/usd"
 
 
-# Requests and answers ---------------------------------------------------------------------------------------------------
+# Requests and answers -----------------------------------------------------------------------------------------------
 
 
 def test_a_request_carries_all_topics_and_its_id() -> None:
@@ -182,11 +183,9 @@ def test_answers_are_control_and_never_data(market: Provider, payload: bytes) ->
     assert decoder.stats()["control"] == 1
 
 
-# Messages -----------------------------------------------------------------------------------------------------------------
+# Messages -----------------------------------------------------------------------------------------------------------
 
-SPOT_QUOTE = (
-    '{"u":400900217,"s":"BNBUSDT","b":"25.35190000","B":"31.21000000","a":"25.36520000","A":"40.66000000"}'
-)
+SPOT_QUOTE = '{"u":400900217,"s":"BNBUSDT","b":"25.35190000","B":"31.21000000","a":"25.36520000","A":"40.66000000"}'
 USDM_QUOTE = (
     '{"e":"bookTicker","u":400900217,"E":1568014460893,"T":1568014460891,"s":"BNBUSDT","b":"25.35190000",'
     '"B":"31.21000000","a":"25.36520000","A":"40.66000000","st":1,"ps":"BNBUSDT"}'

@@ -22,8 +22,8 @@ from fastfeed.session import (
     Control,
     Delivered,
     Dial,
-    DialFailed,
     Dialect,
+    DialFailed,
     Emit,
     Failure,
     Input,
@@ -224,7 +224,7 @@ def test_requests_and_pings_keep_to_the_pace_with_room_for_pongs() -> None:
     assert driven.did(SendPing), "requests do not starve the heartbeat"
 
 
-# Requests that go unanswered ------------------------------------------------------------------------------------------
+# Requests that go unanswered ----------------------------------------------------------------------------------------
 
 
 def test_an_unanswered_request_is_asked_again_and_then_the_connection_is_dropped() -> None:
@@ -254,7 +254,7 @@ def test_answers_to_nothing_asked_and_nonsense_are_survived() -> None:
     assert driven.session.pulse.unsolicited == 1
 
 
-# Heartbeat --------------------------------------------------------------------------------------------------------------
+# Heartbeat ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_half_open_connection_is_found_within_the_timeout_and_one_interval() -> None:
@@ -292,7 +292,7 @@ def test_pongs_and_acks_are_not_data() -> None:
     assert driven.told(events.Reconnecting)[-1].delay == 0.5, "a mute connection was never stable"
 
 
-# Redialling -------------------------------------------------------------------------------------------------------------
+# Redialling ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_refused_dial_is_retried_with_backoff() -> None:
@@ -390,7 +390,7 @@ def test_jitter_comes_from_the_dice_handed_in() -> None:
     assert delays == pytest.approx([0.7, 1.0, 1.2994])
 
 
-# Budgets ----------------------------------------------------------------------------------------------------------------
+# Budgets ------------------------------------------------------------------------------------------------------------
 
 
 def test_authentication_failure_is_dialled_once() -> None:
@@ -512,7 +512,7 @@ def test_every_class_of_failure_has_a_budget() -> None:
     assert set(BUDGETS) == set(Failure)
 
 
-# Stopping ---------------------------------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------------------------
 
 
 def test_stopping_closes_once_and_for_good() -> None:
@@ -537,7 +537,7 @@ def test_stopping_abandons_a_dial_and_a_wait() -> None:
     assert driven.session.deadline() is None
 
 
-# Any order ----------------------------------------------------------------------------------------------------------------
+# Any order ----------------------------------------------------------------------------------------------------------
 
 
 def live_a_random_life(seed: int, steps: int) -> list[tuple[float, Action]]:

@@ -68,21 +68,33 @@ class Provider:
     pongs_promised: bool = True  # a ping is always answered, so that silence means death
     auth: Auth | None = None
 
-    def subscription(self, wish: str | Subscription, channel: str = "") -> Subscription:
-        """`wish` (a symbol of `channel`, or a Subscription) in the provider's own spelling, defaults left out.
+    @property
+    def channel_names(self) -> list[str]:
+        """Every name a channel can be asked for by."""
+        return [*self.channels, *self.aliases]
+
+    def symbol_named(self, text: str) -> str:
+        """A symbol in the provider's own spelling. Raises ConfigError for what cannot be one."""
+        symbol = text.upper() if self.upper else text
+        if not re.fullmatch(self.symbol, symbol):
+            like = f": symbols look like {self.example}" if self.example else ""
+            raise ConfigError(f"{self.name} has no symbol {text!r}{like}")
+        return symbol
+
+    def channel_named(self, text: str) -> str:
+        """The name of a channel, aliases resolved. Raises ConfigError for one this provider does not have."""
+        name = self.aliases.get(text, text)
+        if name not in self.channels:
+            raise ConfigError(f"{self.name} has no channel {text!r}; it has {_listed(self.channel_names)}")
+        return name
+
+    def subscription(self, wish: Subscription) -> Subscription:
+        """`wish` in the provider's own spelling, default parameters left out.
 
         Raises:
             ConfigError: for a symbol, channel, parameter or value this provider does not have.
         """
-        if isinstance(wish, str):
-            wish = Subscription(wish, channel)
-        symbol = wish.symbol.upper() if self.upper else wish.symbol
-        if not re.fullmatch(self.symbol, symbol):
-            like = f": symbols look like {self.example}" if self.example else ""
-            raise ConfigError(f"{self.name} has no symbol {wish.symbol!r}{like}")
-        name = self.aliases.get(wish.channel, wish.channel)
-        if name not in self.channels:
-            raise ConfigError(f"{self.name} has no channel {wish.channel!r}; it has {_listed(self.channel_names)}")
+        symbol, name = self.symbol_named(wish.symbol), self.channel_named(wish.channel)
         known = self.channels[name].params
         params: dict[str, object] = {}
         for parameter, value in wish.params:
@@ -104,11 +116,6 @@ class Provider:
             parameter: values[chosen.get(parameter, next(iter(values)))] for parameter, values in channel.params.items()
         }
         return channel.topic.format(symbol=subscription.symbol, lower=subscription.symbol.lower(), **words)
-
-    @property
-    def channel_names(self) -> list[str]:
-        """Every name a channel can be asked for by."""
-        return [*self.channels, *self.aliases]
 
 
 def provider(name: str | Provider) -> Provider:
