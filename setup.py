@@ -7,7 +7,11 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-HEADERS = sorted(str(p) for p in [*Path("ext").glob("*.pxd"), *Path("ext").glob("*.h"), *Path("fastfeed").glob("*.pxd"), *Path("fastfeed/include").glob("*.h")])
+HEADERS = sorted(
+    str(path)
+    for pattern in ("ext/*.pxd", "ext/*.h", "fastfeed/*.pxd", "fastfeed/include/*.h")
+    for path in Path().glob(pattern)
+)
 
 setup(
     ext_modules=[

@@ -23,10 +23,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
-from decoder cimport GAPS, decoder, decoder_close, decoder_frame, decoder_open, decoder_pad, gap
+from decoder cimport GAPS, decoder, decoder_close, decoder_copied, decoder_in_place, decoder_open, gap
 from histogram cimport histogram_quantile
 from json cimport json_frame
 from layout cimport layout_choice, layout_kernels
+from message cimport message_most, message_scale
 from liveness cimport liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open
 from ring cimport (
     ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader,
@@ -34,7 +35,8 @@ from ring cimport (
 )
 from scan cimport FF_PADDING
 from schema cimport (
-    NO_NODE, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
+    NO_NODE, UNIT_NS, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message,
+    schema_node,
 )
 from slots cimport MALFORMED, slots
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
@@ -139,6 +141,15 @@ cdef class Clock:
     def _check_manual(self):
         if not self.is_manual:
             raise ConfigError("only a Clock.manual() can be moved")
+
+    cdef void now(self, int64_t* mono_ns, int64_t* utc_ns) noexcept nogil:
+        # UTC is the monotonic clock plus an offset that is looked up again every millisecond: one system clock is
+        # read instead of two, and a stepped wall clock is noticed that soon.
+        mono_ns[0] = self.mono()
+        if self.is_manual or not 0 <= mono_ns[0] - self.offset_read_ns < 1000000:
+            self.offset_read_ns = mono_ns[0]
+            self.offset_ns = self.utc() - mono_ns[0]
+        utc_ns[0] = mono_ns[0] + self.offset_ns
 
     cdef int64_t mono(self) noexcept nogil:
         return self.manual_mono_ns if self.is_manual else _now(CLOCK_MONOTONIC)
@@ -267,6 +278,9 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
     m.channel = source["channel"]
     m.stream = source["stream"]
     m.unit = source["unit"]
+    if m.unit <= UNIT_NS:
+        m.time_scale = message_scale(m.unit, 0)
+        m.time_most = message_most(m.time_scale)
     m.symbol_until = source["until"]
     m.symbol_upper = source["upper"]
     m.by_shape = source["by_shape"]
@@ -795,6 +809,19 @@ cdef class TickReader:
         return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
 
 
+cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns) except -1:
+    cdef Py_buffer view
+    if PyBytes_CheckExact(payload):
+        decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, 0)
+        return 0
+    if isinstance(payload, str):
+        raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, 0)
+    PyBuffer_Release(&view)
+    return 0
+
+
 cdef class Decoder:
     """Frames in, prices and ticks out; no network. `schema` is a `fastfeed.schema.Schema`."""
 
@@ -833,17 +860,21 @@ cdef class Decoder:
         """
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
-        self._one(payload, self.clock.utc() if recv_ns is None else recv_ns, self.clock.mono())
+        cdef int64_t mono_ns, utc_ns
+        self.clock.now(&mono_ns, &utc_ns)
+        _decode(d, payload, utc_ns if recv_ns is None else recv_ns, mono_ns)
         return d.ticks - before
 
     def decode_many(self, payloads, recv_ns=None):
         """Decode frames that were received together; how many ticks they made."""
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
-        cdef int64_t mono_ns = self.clock.mono()
-        cdef int64_t utc_ns = self.clock.utc() if recv_ns is None else recv_ns
+        cdef int64_t mono_ns, utc_ns
+        self.clock.now(&mono_ns, &utc_ns)
+        if recv_ns is not None:
+            utc_ns = recv_ns
         for payload in payloads:
-            self._one(payload, utc_ns, mono_ns)
+            _decode(d, payload, utc_ns, mono_ns)
         return d.ticks - before
 
     def add_symbol(self, str symbol not None):
@@ -905,38 +936,12 @@ cdef class Decoder:
         cdef decoder* d = <decoder*>self._decoder
         return d.refused_name[:d.refused_size].decode("utf-8", "replace") if d.refused else None
 
-    cdef int _one(self, payload, int64_t recv_ns, int64_t mono_ns) except -1:
-        cdef Py_buffer view
-        if PyBytes_CheckExact(payload):
-            self.frame(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 0, recv_ns, mono_ns, 0)
-            return 0
-        if isinstance(payload, str):
-            raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
-        PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
-        self.frame(<char*>view.buf, view.len, 0, recv_ns, mono_ns, 0)
-        PyBuffer_Release(&view)
-        return 0
-
     cdef int frame(
         self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source
     ) noexcept nogil:
-        cdef decoder* d = <decoder*>self._decoder
-        cdef char after
-        cdef int verdict
-        cdef const char* copy
         if readable >= FF_PADDING:
-            # in place: the byte behind the frame is lent to the NUL that ends every scan, then put back
-            after = payload[size]
-            payload[size] = 0
-            verdict = decoder_frame(d, payload, payload + size, recv_ns, mono_ns, source)
-            payload[size] = after
-            return verdict
-        copy = decoder_pad(d, payload, size) if size < 0x7FFFFFFF else NULL
-        if copy == NULL:
-            d.frames += 1
-            d.malformed += 1
-            return MALFORMED
-        return decoder_frame(d, copy, copy + size, recv_ns, mono_ns, source)
+            return decoder_in_place(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source)
+        return decoder_copied(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source)
 
     cdef list controls(self):
         cdef slots* j = &(<decoder*>self._decoder).slots

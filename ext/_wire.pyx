@@ -111,8 +111,7 @@ cdef class Wire(WSListener):
             return
         if not self._reading:
             self._reading = True
-            self._recv_ns = self._decoder.clock.utc()
-            self.last_read_mono_ns = self._decoder.clock.mono()
+            self._decoder.clock.now(&self.last_read_mono_ns, &self._recv_ns)
         self.frames_received += 1
         self.bytes_received += frame.payload_size
         if frame.rsv1 or frame.rsv2 or frame.rsv3:

@@ -107,21 +107,6 @@ cdef inline void decoder_close(decoder* d) noexcept nogil:
     free(d.scratch)
 
 
-cdef inline const char* decoder_pad(decoder* d, const char* p, size_t size) noexcept nogil:
-    """A copy of the frame with its NUL and padding behind it; NULL if memory is out. Valid until the next."""
-    cdef char* s = d.scratch
-    if size + FF_PADDING > d.scratch_size:
-        s = <char*>malloc(2 * size + FF_PADDING)
-        if s == NULL:
-            return NULL
-        free(d.scratch)
-        d.scratch = s
-        d.scratch_size = 2 * size + FF_PADDING
-    memcpy(s, p, size)
-    memset(s + size, 0, FF_PADDING)
-    return s
-
-
 cdef inline uint32_t decoder_symbol(decoder* d, const char* text, uint32_t size) noexcept nogil:
     """The symbol's id, its row begun if it is new.
 
@@ -349,3 +334,34 @@ cdef inline int decoder_frame(
     if d.simd:
         return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, True)
     return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, False)
+
+
+cdef inline int decoder_in_place(
+    decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile."""
+    cdef char behind = p[size]
+    cdef int verdict
+    p[size] = 0
+    verdict = decoder_frame(d, p, p + size, recv_ns, mono_ns, source)
+    p[size] = behind
+    return verdict
+
+
+cdef inline int decoder_copied(
+    decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """A frame behind which nothing may be read. One there is no memory for counts as malformed."""
+    cdef char* room
+    if size + FF_PADDING > d.scratch_size:
+        room = <char*>malloc(2 * size + FF_PADDING) if size < 0x7FFFFFFF else NULL
+        if room == NULL:
+            d.frames += 1
+            d.malformed += 1
+            return MALFORMED
+        free(d.scratch)
+        d.scratch = room
+        d.scratch_size = 2 * size + FF_PADDING
+    memcpy(d.scratch, p, size)
+    memset(d.scratch + size, 0, FF_PADDING)
+    return decoder_frame(d, d.scratch, d.scratch + size, recv_ns, mono_ns, source)

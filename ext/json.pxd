@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 from layout cimport (
-    FIELD_COUNT, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
+    FIELD_COUNT, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_step,
 )
 from message cimport message_at, message_matches, message_price, message_take
@@ -349,7 +349,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     cdef const slot* s
     cdef layout_step* step
     cdef uint32_t i, k, base = 0
-    cdef bint known
+    cdef bint known, taken
     if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != 1 or j.messages != 1:
         return False
     if m.n_each or m.kind == FF_LEVEL or p[0] != b"{":
@@ -383,24 +383,32 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
             step.action = STEP_BOOL
         if not known:
             continue
+        taken = False
         for k in range(m.n_fields):
             if json_node(m.fields[k].at, base) != s.node:
                 continue
-            if step.field != FIELD_COUNT:
+            if taken:
                 return False  # two fields from one value
             if m.null_texts and s.type == SLOT_STRING:
                 return False  # its text may stand for null
-            step.field = m.fields[k].field
+            taken = True
             if m.fields[k].action == TAKE_PRICE:
                 step.action = STEP_PRICE
+                step.field = m.fields[k].field
             elif m.fields[k].action == TAKE_INTEGER:
                 step.action = STEP_INTEGER
-            elif step.field == FIELD_SYMBOL:
+                step.field = m.fields[k].field - FIELD_SEQ
+            elif m.fields[k].field == FIELD_SYMBOL:
                 step.action = STEP_SYMBOL
-            elif step.field == FIELD_TIME:
-                step.action = STEP_INTEGER if s.type == SLOT_NUMBER and m.unit != UNIT_ISO else STEP_TIME_TEXT
+            elif m.fields[k].field == FIELD_TIME and s.type == SLOT_NUMBER and m.unit != UNIT_ISO:
+                step.action = STEP_INTEGER
+                step.field = FIELD_TIME - FIELD_SEQ
+            elif m.fields[k].field == FIELD_TIME:
+                step.action = STEP_TIME_TEXT
             elif step.action != STEP_BOOL:
                 step.action = STEP_SIDE_TEXT
+            else:
+                step.field = FIELD_SIDE
     l.message = f.message
     l.present = f.present
     l.null = f.null

@@ -43,7 +43,7 @@ typedef struct layout_step {
     uint16_t mask;       /* which bytes of the literal count */
     uint8_t size;        /* how many they are */
     uint8_t action;      /* STEP_*: what follows */
-    uint8_t field;       /* FIELD_*; FIELD_COUNT: checked and dropped */
+    uint8_t field;       /* PRICE: which number; INTEGER: which integer; BOOL: FIELD_SIDE or not */
 } layout_step;
 
 enum { LAYOUT_STEPS = 64 };
@@ -60,23 +60,21 @@ typedef struct layout {
 static const char *layout_value(const layout_step *s, const char *p, ff_fields *f) {
     const char *q = scan_until(p, (char)s->stop[0], 1);
     uint32_t n = (uint32_t)(q - p);
-    double number;
-    int64_t integer;
-    int escaped = 0;
+    int escaped = 0, truth;
     switch (s->action) {
     case STEP_PRICE:
-        return scan_price_general(p, n, s->field < FIELD_NUMBERS ? &f->number[s->field] : &number) ? q : NULL;
+        return scan_price_general(p, n, &f->number[s->field]) ? q : NULL;
     case STEP_INTEGER:
-        return scan_integer(p, n, s->field < FIELD_SYMBOL ? &f->integer[s->field - FIELD_SEQ] : &integer) ? q : NULL;
+        return scan_integer(p, n, &f->integer[s->field]) ? q : NULL;
     case STEP_NUMBER:
         return scan_bare_number(p) == q ? q : NULL;
     case STEP_BOOL:
-        if (n == 4 && memcmp(p, "true", 4) == 0) integer = 1;
-        else if (n == 5 && memcmp(p, "false", 5) == 0) integer = 0;
+        if (n == 4 && memcmp(p, "true", 4) == 0) truth = 1;
+        else if (n == 5 && memcmp(p, "false", 5) == 0) truth = 0;
         else return NULL;
         if (s->field == FIELD_SIDE) {
             f->side_text = NULL;
-            f->side_size = (uint32_t)integer;
+            f->side_size = (uint32_t)truth;
         }
         return q;
     }
@@ -111,17 +109,20 @@ static int layout_run_scalar(const layout *l, const char *p, const char *end, ff
 
 #if defined(FF_HAS_SSE2)
 
-/* Digits of a price, its point taken out, right aligned in sixteen bytes: which byte of the text goes where. */
-static uint8_t LAYOUT_SHUFFLE[17][17][16];
+/* By length and place of the point (16 * n + dot, dot == n for none): which byte of the text goes where so that the
+ * digits stand right aligned without the point, and what to divide their number by. */
+static FF_ALIGNED uint8_t LAYOUT_SHUFFLE[256][16];
+static double LAYOUT_DIVISOR[256];
 
 static void layout_prepare(void) {
-    for (int n = 0; n <= 16; n++)
-        for (int dot = 0; dot <= 16; dot++) {
-            int digits = n - (dot < n);
+    for (int n = 0; n < 16; n++)
+        for (int dot = 0; dot < 16; dot++) {
+            int taken_out = dot > 0 && dot < n - 1, digits = n - taken_out;
             for (int i = 0; i < 16; i++) {
                 int j = i - (16 - digits);
-                LAYOUT_SHUFFLE[n][dot][i] = j < 0 || n == 0 ? 0x80 : (uint8_t)(j < dot ? j : j + 1);
+                LAYOUT_SHUFFLE[16 * n + dot][i] = j < 0 ? 0x80 : (uint8_t)(taken_out && j >= dot ? j + 1 : j);
             }
+            LAYOUT_DIVISOR[16 * n + dot] = SCAN_POWER[taken_out ? n - dot - 1 : 0];
         }
 }
 
@@ -151,8 +152,7 @@ static int layout_run_neon(const layout *l, const char *p, const char *end, ff_f
         if ((scan_same16(p, s->literal) & s->mask) != s->mask) return 0;
         p += s->size;
         n = (uint32_t)ff_ctz(scan_equal16(p, (char)s->stop[0]) | 0x10000u);
-        if (s->action == STEP_PRICE && s->field < FIELD_NUMBERS && n < 16
-            && scan_price(p, n, &f->number[s->field], 1)) {
+        if (s->action == STEP_PRICE && n < 16 && scan_price(p, n, &f->number[s->field], 1)) {
             p += n;
         } else if (s->action != STEP_LITERAL) {
             p = layout_value(s, p, f);

@@ -3,7 +3,7 @@
 A field of the wrong type makes its message unknown: never zero, never a wrong price.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from layout cimport FIELD_BIDS, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, ff_fields
@@ -123,17 +123,22 @@ cdef inline bint message_time(const char* s, uint32_t n, uint8_t unit, int64_t* 
 
 cdef inline bint message_time_whole(int64_t whole, int64_t part, uint8_t unit, int64_t* out) noexcept nogil:
     cdef int64_t scale = message_scale(unit, whole)
-    cdef int64_t most = <int64_t>9223372036854775806  # what fits int64 nanoseconds: the year 2262
-    if scale == 1000000:
-        most = <int64_t>9223372036853
-    elif scale == 1000:
-        most = <int64_t>9223372036854774
-    elif scale == 1000000000:
-        most = <int64_t>9223372035
+    cdef int64_t most = message_most(scale)
     if whole < 0 or whole > most:
         return False
     out[0] = whole * scale + part
     return True
+
+
+cdef inline int64_t message_most(int64_t scale) noexcept nogil:
+    """The largest number of units of `scale` ns that, with a fraction, fits int64 nanoseconds: in the year 2262."""
+    if scale == 1:
+        return <int64_t>9223372036854775806
+    if scale == 1000:
+        return <int64_t>9223372036854774
+    if scale == 1000000:
+        return <int64_t>9223372036853
+    return <int64_t>9223372035
 
 
 cdef inline bint message_decimal(const char* s, uint32_t n, uint8_t unit, int64_t* whole, int64_t* part) noexcept nogil:
@@ -192,10 +197,14 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
         return False
     f.event_ns = 0
     if f.present & (1 << FIELD_TIME):
-        if f.time_text == NULL:
-            if not message_time_whole(f.integer[3], 0, m.unit, &f.event_ns):
+        if f.time_text != NULL:
+            if not message_time(f.time_text, f.time_size, m.unit, &f.event_ns, simd):
                 return False
-        elif not message_time(f.time_text, f.time_size, m.unit, &f.event_ns, simd):
+        elif m.time_scale:
+            if <uint64_t>f.integer[3] > <uint64_t>m.time_most:  # negative ones too
+                return False
+            f.event_ns = f.integer[3] * m.time_scale
+        elif not message_time_whole(f.integer[3], 0, m.unit, &f.event_ns):
             return False
     f.sell = False
     if f.present & (1 << FIELD_SIDE):

@@ -21,11 +21,13 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #define FF_INLINE static __forceinline
+#define FF_ALIGNED __declspec(align(16))
 #define FF_UNLIKELY(x) (x)
 static __forceinline int ff_ctz(uint64_t x) { unsigned long i; _BitScanForward64(&i, x); return (int)i; }
 static __forceinline int ff_clz(uint64_t x) { unsigned long i; _BitScanReverse64(&i, x); return 63 - (int)i; }
 #else
 #define FF_INLINE static inline __attribute__((always_inline))
+#define FF_ALIGNED __attribute__((aligned(16)))
 #define FF_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define ff_ctz(x) __builtin_ctzll(x)
 #define ff_clz(x) __builtin_clzll(x)

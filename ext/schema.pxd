@@ -83,6 +83,8 @@ cdef struct schema_message:
     uint8_t channel
     uint8_t stream       # sequence state it keeps per symbol
     uint8_t unit         # UNIT_*
+    int64_t time_scale   # nanoseconds in the unit; 0 where the value decides
+    int64_t time_most    # the latest time in the unit that fits int64 nanoseconds
     char symbol_until    # cut the symbol at this byte; 0: take it whole
     bint symbol_upper
     const char* sell     # the text that means the aggressor sold; NULL: true, or a word beginning with s or S

@@ -1,18 +1,21 @@
-"""Market data for strategies that act on it: compiled decoding, conflated prices in numpy, and at every moment an answer to "may I act on this?".
+"""Market data for strategies that act on it: compiled decoding, conflated prices in numpy.
 
-The public names, and nothing else. The one check made here is that the picows beside us is one the compiled wire was built for.
+And at every moment an answer to "may I act on this?". The public names, and nothing else. The one check made here is
+that the picows beside us is one the compiled wire was built for.
 """
 
-from picows import __version__ as _PICOWS
+from picows import __version__ as _PICOWS  # type: ignore[attr-defined]  # there, but not in its __all__
 
 if not (2, 3, 1) <= tuple(int(part) for part in _PICOWS.split(".")[:3] if part.isdecimal()) < (2, 4):
     # Cython checks struct sizes, not vtables: a mismatched picows could call the wrong method without a word.
-    raise ImportError(f'fastfeed needs picows>=2.3.1,<2.4 but picows {_PICOWS} is installed: pip install "picows>=2.3.1,<2.4"')
+    raise ImportError(
+        f'fastfeed needs picows>=2.3.1,<2.4 but picows {_PICOWS} is installed: pip install "picows>=2.3.1,<2.4"'
+    )
 
-from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, check, kernels  # noqa: E402
-from fastfeed.backoff import Backoff  # noqa: E402
-from fastfeed.decoder import Decoder  # noqa: E402
-from fastfeed.errors import (  # noqa: E402
+from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, check, kernels
+from fastfeed.backoff import Backoff
+from fastfeed.decoder import Decoder
+from fastfeed.errors import (
     AuthError,
     ConfigError,
     ConnectError,
@@ -24,10 +27,10 @@ from fastfeed.errors import (  # noqa: E402
     StaleError,
     SubscriptionRejected,
 )
-from fastfeed.feed import Feed  # noqa: E402
-from fastfeed.heartbeat import Heartbeat  # noqa: E402
-from fastfeed.providers import Provider  # noqa: E402
-from fastfeed.records import (  # noqa: E402
+from fastfeed.feed import Feed
+from fastfeed.heartbeat import Heartbeat
+from fastfeed.providers import Provider
+from fastfeed.records import (
     MARK_DTYPE,
     PRICE_DTYPE,
     TICK_DTYPE,
@@ -42,14 +45,15 @@ from fastfeed.records import (  # noqa: E402
     quotes,
     trades,
 )
-from fastfeed.schema import MISSING, Message, Schema, Symbol  # noqa: E402
-from fastfeed.subscriptions import Subscription  # noqa: E402
+from fastfeed.schema import MISSING, Message, Schema, Symbol
+from fastfeed.subscriptions import Subscription
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock", "ConfigError", "ConnectError",
-    "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Kind", "Message",
-    "PriceReader", "PriceTable", "Provider", "Schema", "StaleError", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader",
-    "TickRing", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
+    "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
+    "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
+    "GaveUp", "HandshakeError", "Heartbeat", "Kind", "Message", "PriceReader", "PriceTable", "Provider", "Schema",
+    "StaleError", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "bars",
+    "check", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip

@@ -46,6 +46,10 @@ cdef class Clock:
     cdef bint is_manual
     cdef int64_t manual_mono_ns
     cdef int64_t manual_utc_ns
+    cdef int64_t offset_ns
+    cdef int64_t offset_read_ns
+    # Both clocks at once.
+    cdef void now(self, int64_t* mono_ns, int64_t* utc_ns) noexcept nogil
     cdef int64_t mono(self) noexcept nogil
     cdef int64_t utc(self) noexcept nogil
 
@@ -99,7 +103,6 @@ cdef class Decoder:
     cdef readonly TickRing ring
     cdef readonly Clock clock
     cdef readonly object schema
-    cdef int _one(self, payload, int64_t recv_ns, int64_t mono_ns) except -1
     # Decode one frame. `readable` bytes after it may be read and, for the call, written; its verdict: 0 unknown, 1 control, 2 data, 3 malformed.
     cdef int frame(self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil
     # The control messages of the frame just decoded, as bytes.

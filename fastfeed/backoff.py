@@ -36,21 +36,25 @@ class Backoff:
     stable_after: float = 5.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.base) and self.base > 0):
+        if not (_is_number(self.base) and self.base > 0):
             raise ConfigError(f"Backoff(base={self.base!r}): must be a number of seconds above 0")
-        if not (math.isfinite(self.cap) and self.cap >= self.base):
+        if not (_is_number(self.cap) and self.cap >= self.base):
             raise ConfigError(f"Backoff(cap={self.cap!r}): must be a number of seconds, at least base={self.base!r}")
-        if not 0 <= self.jitter <= 1:
+        if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
             raise ConfigError(f"Backoff(jitter={self.jitter!r}): must be between 0 and 1")
-        if self.max_retries is not None and self.max_retries < 0:
+        if self.max_retries is not None and not (isinstance(self.max_retries, int) and self.max_retries >= 0):
             raise ConfigError(f"Backoff(max_retries={self.max_retries!r}): must be 0 or more, or None")
-        if not (math.isfinite(self.stable_after) and self.stable_after >= 0):
+        if not (_is_number(self.stable_after) and self.stable_after >= 0):
             raise ConfigError(f"Backoff(stable_after={self.stable_after!r}): must be a number of seconds, 0 or more")
 
     def delay(self, failures: int, random: float) -> float:
         """Seconds to wait after `failures` earlier failures in a row; `random` is uniform in [0, 1)."""
         middle = min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
         return min(self.cap, middle * (1 + self.jitter * (2 * random - 1)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def retry_after(value: str, utc: float) -> float | None:

@@ -282,15 +282,11 @@ class Connection:
             return
         # Often while everything is coming up, ten times a second for what stays silent.
         self._look_at = now + min(0.1, 0.005 + (now - self.session.opened_at) / 20)
-        opened_ns = self.session.opened_at * 1e9
         prices = self._decoder.prices
         silent = [record.subscription for record in self.session.book.at(Stage.REQUESTED, Stage.ACKED)]
-        arrived = {channel: prices.arrived(channel) for channel in {subscription.channel for subscription in silent}}
-        live = [
-            subscription
-            for subscription in silent  # whose symbols all have a row
-            if arrived[subscription.channel][prices.id(subscription.symbol)] >= opened_ns
-        ]
+        arrived = {channel: prices.arrived(channel) for channel in {wish.channel for wish in silent}}
+        # Every symbol asked for has a row, and what a lost connection delivered has been forgotten.
+        live = [wish for wish in silent if arrived[wish.channel][prices.id(wish.symbol)] > 0]
         if live:
             self._owner.on_delivered(live)
             self.handle(Delivered(tuple(live)))

@@ -1,4 +1,7 @@
-"""`fastfeed.Decoder`: the compiled decoder, addressed by a provider's name, a Provider or a Schema. No network; nothing else."""
+"""`fastfeed.Decoder`: the compiled decoder, addressed by a provider's name, a Provider or a Schema.
+
+No network; nothing else.
+"""
 
 from __future__ import annotations
 

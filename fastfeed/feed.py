@@ -54,7 +54,7 @@ class Feed:
         api_key, credentials: secrets, if the provider wants any; else its environment variable is read.
         ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
         connect_timeout: seconds for every subscription to be acked or rejected; entering raises after that.
-        close_timeout: seconds `close()` waits for the other end.
+        close_timeout: seconds `close()` waits for the other end. None waits for ever, in both.
         receive_buffer: bytes of the socket's receive buffer (SO_RCVBUF), about rate times round trip.
         max_message: bytes of the longest message taken; a longer one closes the connection.
         clock, rng: where time and jitter come from (`fastfeed.Clock`, `random.Random`).
@@ -75,8 +75,8 @@ class Feed:
         ssl: tls.SSLContext | None = None,
         heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
-        connect_timeout: float = 10.0,
-        close_timeout: float = 5.0,
+        connect_timeout: float | None = 10.0,
+        close_timeout: float | None = 5.0,
         receive_buffer: int = 1 << 20,
         max_message: int = 10 << 20,
         ring_capacity: int = 65536,
@@ -93,11 +93,8 @@ class Feed:
         _expect("backoff", backoff, Backoff)
         if ssl is not None:
             _expect("ssl", ssl, tls.SSLContext)
-        for name, seconds in (("connect_timeout", connect_timeout), ("close_timeout", close_timeout)):
-            if not (math.isfinite(seconds) and seconds > 0):
-                raise ConfigError(f"{name}={seconds!r}: must be a number of seconds above 0")
         for name, size in (("receive_buffer", receive_buffer), ("max_message", max_message)):
-            if not 4096 <= size < 1 << 31:
+            if not (isinstance(size, int) and 4096 <= size < 1 << 31):
                 raise ConfigError(f"{name}={size!r}: must be a number of bytes from 4096 to 2 GiB")
         self._endpoint = Endpoint(
             self.provider,
@@ -110,8 +107,8 @@ class Feed:
         )
         self._heartbeat = heartbeat
         self._backoff = backoff
-        self._connect_timeout = connect_timeout
-        self._close_timeout = close_timeout
+        self._connect_timeout = _seconds("connect_timeout", connect_timeout)
+        self._close_timeout = _seconds("close_timeout", close_timeout)
         self._clock = clock if clock is not None else Clock()
         self._rng = rng if rng is not None else random.Random()
 
@@ -151,9 +148,9 @@ class Feed:
         `window=0` delivers at the end of each socket read, otherwise at most every `window` seconds. Rows older than
         `max_age` seconds when they would be delivered are dropped and counted.
         """
-        if not (math.isfinite(window) and window >= 0):
-            raise ConfigError(f"window={window!r}: must be a number of seconds, 0 or more")
-        reader = self.prices.reader(max_age=_age(max_age))
+        if window != 0:
+            _seconds("window", window)
+        reader = self.prices.reader(max_age=_seconds("max_age", max_age))
         return self._keep(Batches(self._name("batches", name), self._data, self._ending, reader, window))
 
     def ticks(self, *, name: str | None = None) -> Ticks:
@@ -174,7 +171,10 @@ class Feed:
         if not callable(callback) or inspect.iscoroutinefunction(callback):
             raise ConfigError(f"on_batch takes a plain function, not {callback!r}: use batches() to await")
         handle = BatchCallback(
-            self._name("on_batch", name), callback, self.prices.reader(max_age=_age(max_age)), self._callback_failed
+            self._name("on_batch", name),
+            callback,
+            self.prices.reader(max_age=_seconds("max_age", max_age)),
+            self._callback_failed,
         )
         self._callbacks.append(handle)
         return handle
@@ -223,14 +223,15 @@ class Feed:
         for subscription in dropped:
             if subscription not in self._wanted.get(subscription.symbol, {}):
                 raise ConfigError(f"not subscribed: {subscription!r}")
-        for symbol in dict.fromkeys(subscription.symbol for subscription in dropped):
-            for subscription in dropped:
-                self._wanted[symbol].pop(subscription, None)
-            if self._wanted[symbol]:
-                self._require(symbol)
+        for subscription in dict.fromkeys(dropped):
+            wanted = self._wanted[subscription.symbol]
+            del wanted[subscription]
+            self.prices.forget(subscription.symbol, subscription.channel)
+            if wanted:
+                self._require(subscription.symbol)
             else:
-                del self._wanted[symbol]
-                self.prices.set_status(symbol, Status.CLOSED)
+                del self._wanted[subscription.symbol]
+                self.prices.set_status(subscription.symbol, Status.CLOSED)
         for connection in list(self._connections):
             book = connection.session.book
             if mine := tuple(subscription for subscription in dropped if subscription in book):
@@ -312,14 +313,14 @@ class Feed:
         for connection in list(self._connections):
             connection.handle(Start())
         self._sweep()
-        give_up_at = self._now() + self._connect_timeout
+        give_up_at = math.inf if self._connect_timeout is None else self._now() + self._connect_timeout
         try:
             await self._until(lambda: self._settled(give_up_at), self._connect_timeout)
         except TimeoutError:
             error = next((session.error for session in self._sessions if session.error is not None), None)
             if error is None:
                 waiting = sum(len(session.book.at(Stage.WANTED, Stage.REQUESTED)) for session in self._sessions)
-                cause = f"{waiting} of {len(self.subscriptions)} subscriptions not acked in {self._connect_timeout:g} s"
+                cause = f"{waiting} of {len(self.subscriptions)} subscriptions not acked in {self._connect_timeout} s"
                 error = ConnectError(self._endpoint.host, cause)
             await self.close()
             raise error from None
@@ -345,7 +346,7 @@ class Feed:
         symbols: Iterable[str] | None = None,
         *,
         channels: Iterable[str] | None = None,
-        timeout: float = 10.0,  # noqa: ASYNC109
+        timeout: float | None = 10.0,  # noqa: ASYNC109
     ) -> None:
         """Return once every subscription of `symbols` on `channels` (None: all) delivers on its present connection.
 
@@ -361,7 +362,7 @@ class Feed:
         try:
             await self._until(lambda: not self._silent(names, only), timeout)
         except TimeoutError:
-            raise StaleError(self._silent(names, only), f"no data within {timeout:g} s") from None
+            raise StaleError(self._silent(names, only), f"no data within {timeout} s") from None
 
     @property
     def state(self) -> str:
@@ -416,7 +417,7 @@ class Feed:
     def _sessions(self) -> list[Session]:
         return [connection.session for connection in self._connections]
 
-    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+    async def _until(self, reached: Callable[[], bool], seconds: float | None) -> None:
         """Return once `reached()`, which is asked again whenever a session has done something. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while not reached():
@@ -470,10 +471,10 @@ class Feed:
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
         for connection in list(self._connections):
             connection.find_live()
-            if connection.session.restoring:
-                for record in connection.session.book.silent:
-                    # Ticks that came over another connection have made it LIVE again.
-                    self.prices.set_status(record.subscription.symbol, Status.RECOVERING)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell what the decoder has noticed since the last time."""
         counts = self.decoder.stats()
         if counts["gaps"] > self._gaps_told:
             gaps = self.decoder.gaps(since=self._gaps_told)
@@ -509,6 +510,8 @@ class Feed:
     def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in subscriptions:
             self._wanted[subscription.symbol][subscription] = False
+            # Not fresh until it delivers again, whatever other connections deliver of the symbol.
+            self.prices.forget(subscription.symbol, subscription.channel)
             self.prices.set_status(subscription.symbol, Status.RECOVERING)
 
     def on_delivered(self, subscriptions: Iterable[Subscription]) -> None:
@@ -531,6 +534,7 @@ class Feed:
     def _end(self, failure: GaveUp | None = None) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._tell()
         for symbol in self._wanted:
             self.prices.set_status(symbol, Status.CLOSED)
         self._ending.reach(failure)
@@ -548,8 +552,6 @@ class Feed:
             await self._until(lambda: all(connection.gone for connection in self._connections), self._close_timeout)
         for connection in self._connections:
             connection.abort()
-        for callback in self._callbacks:
-            callback.cancel()
 
 
 def _items(what: str, values: Iterable[Any]) -> list[Any]:
@@ -576,7 +578,7 @@ def _expect(name: str, value: object, kind: type) -> None:
         raise ConfigError(f"{name}={value!r}: must be a {kind.__name__}")
 
 
-def _age(max_age: float | None) -> float | None:
-    if max_age is not None and not (math.isfinite(max_age) and max_age > 0):
-        raise ConfigError(f"max_age={max_age!r}: must be a number of seconds above 0, or None")
-    return max_age
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name}={value!r}: must be a number of seconds above 0")
+    return value

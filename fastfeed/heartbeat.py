@@ -31,7 +31,7 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         for name, value in (("interval", self.interval), ("timeout", self.timeout)):
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"Heartbeat({name}={value!r}): must be a number of seconds above 0, or None")
 
 

@@ -1,5 +1,6 @@
-"""The records as numpy and Python see them: dtypes, kinds, flags, statuses, gaps. The C side is `fastfeed.h`; tests hold the two equal.
+"""The records as numpy and Python see them: dtypes, kinds, flags, statuses, gaps.
 
+The C side is `fastfeed.h`; tests hold the two equal.
 Declarations and the safe selections of one kind from mixed ticks. Nothing here decodes or stores.
 """
 
@@ -80,8 +81,13 @@ def _dtype(cells: list[tuple[str, str, int]], size: int) -> np.dtype[np.void]:
     return np.dtype({"names": list(names), "formats": list(formats), "offsets": list(offsets), "itemsize": size})
 
 
-TICK_DTYPE = _dtype(_HEAD + list({n: (n, "f8", 32 + 8 * i) for names in _VALUES for i, n in enumerate(names)}.values()), 64)
-"""One tick, 64 bytes. The last four float64 are named by kind and overlay each other: select with `quotes`, `trades`, ... first."""
+_OVERLAY = {name: (name, "f8", 32 + 8 * i) for names in _VALUES for i, name in enumerate(names)}
+
+TICK_DTYPE = _dtype([*_HEAD, *_OVERLAY.values()], 64)
+"""One tick, 64 bytes. The last four float64 are named by kind and overlay each other.
+
+Select with `quotes`, `trades`, ... first.
+"""
 
 TICK_DTYPE_PLAIN = _dtype(_HEAD + [(f"value{i}", "f8", 32 + 8 * i) for i in range(4)], 64)
 """The same bytes without overlay, for saving and for buffers."""
@@ -89,7 +95,8 @@ TICK_DTYPE_PLAIN = _dtype(_HEAD + [(f"value{i}", "f8", 32 + 8 * i) for i in rang
 PRICE_DTYPE = _dtype(
     [
         ("symbol_id", "u4", 0), ("status", "u1", 4), ("flags", "u1", 5), ("version", "u4", 8), ("conflated", "u4", 12),
-        ("bid", "f8", 16), ("bid_size", "f8", 24), ("ask", "f8", 32), ("ask_size", "f8", 40), ("last", "f8", 48), ("last_size", "f8", 56),
+        ("bid", "f8", 16), ("bid_size", "f8", 24), ("ask", "f8", 32), ("ask_size", "f8", 40),
+        ("last", "f8", 48), ("last_size", "f8", 56),
         ("event_ns", "i8", 64), ("recv_ns", "i8", 72), ("seq", "i8", 80), ("updates", "u8", 88),
         ("quote_seq", "i8", 96), ("quote_event_ns", "i8", 104), ("trade_seq", "i8", 112), ("trade_event_ns", "i8", 120),
     ],
@@ -97,7 +104,13 @@ PRICE_DTYPE = _dtype(
 )  # fmt: skip
 """One row of the price table, 128 bytes; NaN where a price is absent, times UTC epoch nanoseconds."""
 
-MARK_DTYPE = _dtype([("price", "f8", 0), ("index", "f8", 8), ("funding", "f8", 16), ("event_ns", "i8", 24), ("recv_ns", "i8", 32), ("updates", "u8", 40)], 48)
+MARK_DTYPE = _dtype(
+    [
+        ("price", "f8", 0), ("index", "f8", 8), ("funding", "f8", 16),
+        ("event_ns", "i8", 24), ("recv_ns", "i8", 32), ("updates", "u8", 40),
+    ],
+    48,
+)  # fmt: skip
 """One record of the side table of marks, 48 bytes."""
 
 _HEAD_NAMES = [name for name, _, _ in _HEAD]
@@ -105,7 +118,8 @@ _HEAD_NAMES = [name for name, _, _ in _HEAD]
 
 def _select(ticks: NDArray[np.void], kind: Kind, names: tuple[str, ...]) -> NDArray[Any]:
     """A copy of the ticks of one kind, with the names that are valid for it."""
-    return ticks[ticks["kind"] == kind][[*_HEAD_NAMES, *names]]
+    selected: NDArray[Any] = ticks[ticks["kind"] == kind][[*_HEAD_NAMES, *names]]
+    return selected
 
 
 def quotes(ticks: NDArray[np.void]) -> NDArray[Any]:

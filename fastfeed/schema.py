@@ -1,6 +1,7 @@
 """Declarative message schemas: what an exchange sends, said in Python, compiled to the program the decoder runs.
 
-Only describes. It parses no frame, knows no provider, and refuses a declaration it cannot compile with a `ConfigError` that names it.
+Only describes. It parses no frame, knows no provider, and refuses a declaration it cannot compile with a `ConfigError`
+that names it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from fastfeed import _core
 from fastfeed.errors import ConfigError
 
 Ref = str | int
-"""A key, a dotted path (`"data.p"`, numbers are positions: `"data.0"`), or a position in an array (`3`). `"^."` in front looks one level
-out: from an element to its message, from a message to the envelope."""
+"""A key, a dotted path (`"data.p"`, numbers are positions: `"data.0"`), or a position in an array (`3`).
+
+`"^."` in front looks one level out: from an element to its message, from a message to the envelope.
+"""
 
 
 class _Missing:
@@ -29,7 +32,10 @@ MISSING: Final = _Missing()
 
 @dataclass(frozen=True)
 class Symbol:
-    """A symbol that has to be cut out of a longer text, as from a stream name: `Symbol("^.stream", until="@", upper=True)`."""
+    """A symbol that has to be cut out of a longer text, as from a stream name.
+
+    `Symbol("^.stream", until="@", upper=True)`.
+    """
 
     ref: Ref
     until: str | None = None
@@ -61,14 +67,16 @@ MAX_CHANNELS: Final = 32
 class Message:
     """One kind of wire message: how to recognise it and where its fields are.
 
-    `kind` is quote, trade, mark, depth, bar or control. `match` maps references to the values they must have (str, int, float, bool, None or
-    `MISSING`); `has` names references that must be present. With neither, the message is recognised by all its references being present.
-    Messages are tried in the order of the schema. `each` names an array of which every element is a tick (`"data"`, `"events[].tickers"`).
+    `kind` is quote, trade, mark, depth, bar or control. `match` maps references to the values they must have (str, int,
+    float, bool, None or `MISSING`); `has` names references that must be present. With neither, the message is
+    recognised by all its references being present. Messages are tried in the order of the schema. `each` names an array
+    of which every element is a tick (`"data"`, `"events[].tickers"`).
 
-    `event_time` is a reference or `(reference, unit)`, unit s, ms, us, ns, iso or auto (by magnitude). `side` is a reference or `(reference, value
-    that means the aggressor sold)`; without a value, true and words beginning with s mean it. `level` says where price and size are in one
-    level of `bids` and `asks`. `sequence` is rising, contiguous, range, linked, connection, time or none; by default what the fields suggest. Strings in
-    `null` mean "explicitly no value" wherever a number is expected. `channel` names the channel, by default its kind.
+    `event_time` is a reference or `(reference, unit)`, unit s, ms, us, ns, iso or auto (by magnitude). `side` is a
+    reference or `(reference, value that means the aggressor sold)`; without a value, true and words beginning with s
+    mean it. `level` says where price and size are in one level of `bids` and `asks`. `sequence` is rising, contiguous,
+    range, linked, connection, time or none; by default what the fields suggest. Strings in `null` mean "explicitly no
+    value" wherever a number is expected. `channel` names the channel, by default its kind.
     """
 
     kind: str
@@ -114,14 +122,16 @@ class Message:
             allowed = set()
         given = {f.name for f in fields(self) if f.name in _FIELD_NAMES and getattr(self, f.name) is not None}
         if wrong := sorted(given - allowed):
-            raise ConfigError(f"a {self.kind} message has no field {wrong[0]!r}: use {', '.join(sorted(allowed)) or 'match and has only'}")
+            usable = ", ".join(sorted(allowed)) or "match and has only"
+            raise ConfigError(f"a {self.kind} message has no field {wrong[0]!r}: use {usable}")
         if self.kind == "control":
             if not self.match and not self.has:
                 raise ConfigError("a control message needs match or has, else every frame would be one")
         elif self.symbol is None:
             raise ConfigError(f"a {self.kind} message needs symbol: every tick belongs to one")
         elif not given - {"symbol", "event_time", *_INTEGERS}:
-            raise ConfigError(f"a {self.kind} message needs at least one of {', '.join(_NUMBERS[self.kind]) or 'bids, asks'}")
+            wanted = ", ".join(_NUMBERS[self.kind]) or "bids, asks"
+            raise ConfigError(f"a {self.kind} message needs at least one of {wanted}")
         if self.sequence is not None and self.sequence not in _RULES:
             raise ConfigError(f"unknown sequence rule {self.sequence!r}: use one of {', '.join(_RULES)}")
         if self.unit not in _UNITS:
@@ -236,7 +246,7 @@ class _Compiler:
         self.channels = list(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
 
     def resolve(self, ref: Ref, chain: list[_Node]) -> tuple[int, _Node]:
-        """The scope and node of a reference made from the innermost of `chain` (payload, element, element of that ...)."""
+        """The scope and node of a reference made from the innermost of `chain` (payload, element, element of that)."""
         out, steps = _path(ref)
         if out < len(chain):
             node = chain[len(chain) - 1 - out].at(steps)
@@ -245,7 +255,9 @@ class _Compiler:
             node = _Node()
             self.outer[id(node)] = steps
             return _ENVELOPE, node
-        raise ConfigError(f"reference {ref!r} looks further out than the message goes: remove a '^.' or declare the envelope")
+        raise ConfigError(
+            f"reference {ref!r} looks further out than the message goes: remove a '^.' or declare the envelope"
+        )
 
     def each(self, message: Message, chain: list[_Node]) -> list[tuple[int, _Node, _Node]]:
         """The arrays to walk, outermost first, each with the tree of its elements; extends `chain` by those."""
@@ -293,12 +305,17 @@ class _Compiler:
         return taken
 
     def number(self) -> tuple[list[_Node], int | None]:
-        """Number every node; the envelope's copy of the payload keeps its order, so one offset leads from one to the other."""
+        """Number every node.
+
+        The envelope's copy of the payload keeps its order, so one offset leads from one to the other.
+        """
         nodes: list[_Node] = []
         envelope = None
         if self.envelope is not None:
             if self.envelope in self.payload.keys:
-                raise ConfigError(f"envelope {self.envelope!r} is also a key of a message: refer to its fields by path instead")
+                raise ConfigError(
+                    f"envelope {self.envelope!r} is also a key of a message: refer to its fields by path instead"
+                )
             count = len(_preorder(self.payload))
             twin = self.payload.copy()
             envelope_node = self.payload.keys.setdefault(self.envelope, twin)
@@ -306,7 +323,8 @@ class _Compiler:
             self.payload.enumerate(nodes)
             envelope = envelope_node.number
             if envelope < count or len(_preorder(twin)) != count:
-                raise ConfigError(f"a '^.' reference leads into a key that messages use themselves: {sorted(map(str, self.outer.values()))}")
+                paths = sorted(map(str, self.outer.values()))
+                raise ConfigError(f"a '^.' reference leads into a key that messages use themselves: {paths}")
         else:
             self.payload.enumerate(nodes)
         for root in (*self.elements, *(level.root for level in self.levels.values())):
@@ -334,32 +352,40 @@ class _Compiler:
             until = (symbol.until or "\0").encode()
             if len(until) != 1:
                 raise ConfigError(f"Symbol(until={symbol.until!r}): use one ASCII character")
-            messages.append({
-                "kind": _KINDS[message.kind],
-                "flags": _SNAPSHOT if message.snapshot else 0,
-                "rule": _RULES[message.rule],
-                "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
-                "stream": stream,
-                "unit": _UNITS[message.unit],
-                "until": until[0],
-                "upper": symbol.upper,
-                "sell": message.side[1].encode() if isinstance(message.side, tuple) else None,
-                "null": [text.encode() for text in message.null],
-                "by_shape": not message.match and not message.has,
-                "matches": [(scope, number(node), kind, text, value) for scope, node, kind, text, value in matches],
-                "fields": [(scope, number(node), what, action) for scope, node, what, action in taken],
-                "each": [(scope, number(array), root.number) for scope, array, root in links],
-            })
+            messages.append(
+                {
+                    "kind": _KINDS[message.kind],
+                    "flags": _SNAPSHOT if message.snapshot else 0,
+                    "rule": _RULES[message.rule],
+                    "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
+                    "stream": stream,
+                    "unit": _UNITS[message.unit],
+                    "until": until[0],
+                    "upper": symbol.upper,
+                    "sell": message.side[1].encode() if isinstance(message.side, tuple) else None,
+                    "null": [text.encode() for text in message.null],
+                    "by_shape": not message.match and not message.has,
+                    "matches": [(scope, number(node), kind, text, value) for scope, node, kind, text, value in matches],
+                    "fields": [(scope, number(node), what, action) for scope, node, what, action in taken],
+                    "each": [(scope, number(array), root.number) for scope, array, root in links],
+                }
+            )
         rows = []
         for node in nodes:
             tree = node.level_tree
-            rows.append({
-                "end": node.end,
-                "keys": [(key.encode(), child.number) for key, child in node.keys.items()],
-                "positions": [node.positions[i].number if i in node.positions else None for i in range(max(node.positions, default=-1) + 1)],
-                "level": None if tree is None else (tree.root.number, tree.price.number, tree.size.number, tree.pairs),
-                "matched": node.matched,
-            })
+            level = None if tree is None else (tree.root.number, tree.price.number, tree.size.number, tree.pairs)
+            rows.append(
+                {
+                    "end": node.end,
+                    "keys": [(key.encode(), child.number) for key, child in node.keys.items()],
+                    "positions": [
+                        node.positions[i].number if i in node.positions else None
+                        for i in range(max(node.positions, default=-1) + 1)
+                    ],
+                    "level": level,
+                    "matched": node.matched,
+                }
+            )
         return _core.Program(rows, messages, envelope, len(self.channels), bool(self.payload.positions))
 
 
@@ -373,8 +399,9 @@ def _preorder(node: _Node) -> list[_Node]:
 class Schema:
     """All the messages of one feed, in the order they are tried.
 
-    `envelope` names the key under which a payload may be wrapped (`{"stream": ..., "data": {...}}`); bare payloads are read alike. A frame that is
-    an array is its elements. Compiled once, on first use; raises `ConfigError` for what cannot be compiled.
+    `envelope` names the key under which a payload may be wrapped (`{"stream": ..., "data": {...}}`); bare payloads are
+    read alike. A frame that is an array is its elements. Compiled once, on first use; raises `ConfigError` for what
+    cannot be compiled.
     """
 
     def __init__(self, *messages: Message, envelope: str | None = None, name: str | None = None) -> None:
@@ -386,7 +413,9 @@ class Schema:
         self.messages = messages
         self.envelope = envelope
         self.name = name
-        self.channels: tuple[str, ...] = tuple(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
+        self.channels: tuple[str, ...] = tuple(
+            dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control")
+        )
 
     @cached_property
     def program(self) -> _core.Program:
@@ -394,4 +423,5 @@ class Schema:
         return _Compiler(self.messages, self.envelope).run()
 
     def __repr__(self) -> str:
-        return f"Schema({self.name or ', '.join(self.channels)}, messages={len(self.messages)}, envelope={self.envelope!r})"
+        name = self.name or ", ".join(self.channels)
+        return f"Schema({name}, messages={len(self.messages)}, envelope={self.envelope!r})"

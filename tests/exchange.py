@@ -82,6 +82,15 @@ class Line:
         for message in messages:
             await self.socket.send(message)
 
+    def send_together(self, *messages: str) -> None:
+        """All in one write, so that the other end gets them in one read (keep it to a few kilobytes)."""
+        frames = b""
+        for message in messages:
+            payload = message.encode()
+            size = bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + len(payload).to_bytes(2, "big")
+            frames += b"\x81" + size + payload
+        self.socket.transport.write(frames)  # type: ignore[attr-defined]
+
     def freeze(self) -> None:
         """Read nothing more, answer nothing more; the socket stays open."""
         self.socket.transport.pause_reading()  # type: ignore[attr-defined]

@@ -75,7 +75,7 @@ def time_ns(value: object, unit: str) -> int:
         raise Unknown
     if unit == "iso" or (unit == "auto" and ISO.fullmatch(value)):
         return iso_ns(value)
-    if not NUMBER.fullmatch(value) or Decimal(value) < 0 or Decimal(value) > INT64_MAX:
+    if not NUMBER.fullmatch(value) or value.startswith("-") or Decimal(value) > INT64_MAX:
         raise Unknown
     number = Decimal(value)
     if unit == "auto":
@@ -106,14 +106,17 @@ def iso_ns(text: str) -> int:
 # ---- references ----
 
 
+def steps_of(ref: str | int) -> tuple[int, list]:
+    """How many levels out, and the keys and positions from there."""
+    out = 0
+    while isinstance(ref, str) and ref.startswith("^."):
+        out, ref = out + 1, ref[2:]
+    return out, [ref] if isinstance(ref, int) else [int(s) if s.isdecimal() else s for s in ref.split(".")]
+
+
 def follow(ref: str | int, stack: list) -> object:
     """What a reference leads to, counted from the innermost of `stack` (envelope, message, element ...), or ABSENT."""
-    steps: list = [ref]
-    out = 0
-    if isinstance(ref, str):
-        while ref.startswith("^."):
-            out, ref = out + 1, ref[2:]
-        steps = [int(step) if step.isdecimal() else step for step in ref.split(".")]
+    out, steps = steps_of(ref)
     if out >= len(stack) or stack[-1 - out] is ABSENT:
         return ABSENT
     value = stack[-1 - out]
@@ -137,10 +140,6 @@ def equal(value: object, wanted: object) -> bool:
     return isinstance(value, Number) and float(value) == float(wanted)
 
 
-def is_inner(ref: str | int) -> bool:
-    return not (isinstance(ref, str) and ref.startswith("^."))
-
-
 def arrays(message: Message) -> list[str]:
     """The steps of `each`: "events[].tickers" is the array `events`, then in each of its elements `tickers`."""
     return [part.strip(".") for part in (message.each or "").split("[]") if part.strip(".")]
@@ -155,9 +154,13 @@ def fits(message: Message, envelope: object, body: object) -> bool:
     walk = arrays(message)
     if not message.match and not message.has:
         # By shape: every reference into the message itself must lead somewhere.
-        into = [ref for _, ref in message.references()]
-        into = [ref for ref in into if is_inner(ref)] if not walk else [ref[2:] for ref in into if not is_inner(ref)]
-        if len(walk) < 2 and any(follow(ref, stack) is ABSENT for ref in into if is_inner(ref)):
+        out = "^." * len(walk)
+        into = [
+            ref if isinstance(ref, int) else ref.removeprefix(out)
+            for _, ref in message.references()
+            if steps_of(ref)[0] == len(walk)
+        ]
+        if any(follow(ref, stack) is ABSENT for ref in into):
             return False
     return not walk or isinstance(follow(walk[0], stack), list)
 
@@ -245,10 +248,13 @@ class Decoder:
         self.gaps: list[Gap] = []
         self.sequences: dict[tuple, Sequence] = {}
         self.takes_positions = any(
-            isinstance(ref, int)
+            steps_of(ref)[0] == len(arrays(m)) and isinstance(steps_of(ref)[1][0], int)
             for m in schema.messages
-            if not m.each
-            for ref in (*m.match, *m.has, *dict(m.references()).values())
+            for _, ref in m.references()
+        ) or any(
+            isinstance(steps_of(ref)[1][0], int)
+            for m in schema.messages
+            for ref in (*m.match, *m.has, m.each or "each")
         )
 
     def decode(self, payload: bytes, recv_ns: int = 0, source: int = 0) -> int:
@@ -387,7 +393,8 @@ class Decoder:
             self.merge(message, fields, flags, recv_ns)
 
     def judge(self, message: Message, fields: dict, recv_ns: int, source: int) -> str:
-        number = fields.get("event_time") if message.rule == "time" else fields.get("seq")
+        # In a record an event time of 0 means none.
+        number = (fields.get("event_time") or None) if message.rule == "time" else fields.get("seq")
         if message.rule == "none" or number is None:
             return "in order"
         key = (

@@ -38,6 +38,10 @@ def test_full_jitter_spreads_from_nothing_to_the_cap(random: float) -> None:
     ("options", "named"),
     [
         ({"base": 0}, "base=0"),
+        ({"base": "1"}, "base='1'"),
+        ({"cap": None}, "cap=None"),
+        ({"jitter": "full"}, "jitter='full'"),
+        ({"max_retries": 1.5}, "max_retries=1.5"),
         ({"base": math.inf}, "base=inf"),
         ({"base": 5.0, "cap": 1.0}, "cap=1.0"),
         ({"cap": math.inf}, "cap=inf"),
@@ -72,7 +76,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, seconds: float 
     assert retry_after(value, utc=784_111_777.0) == seconds
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, "5"])
 @pytest.mark.parametrize("name", ["interval", "timeout"])
 def test_an_impossible_heartbeat_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):

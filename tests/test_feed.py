@@ -176,6 +176,17 @@ async def test_a_batch_holds_the_newest_row_of_each_symbol_that_changed(exchange
         assert batches.ledger() == {"received": 11, "delivered": 2, "conflated": 9, "dropped": 0, "pending": 0}
 
 
+async def test_one_read_is_one_wake_up_however_many_messages_it_brings(exchange: Exchange) -> None:
+    async with feed_of(exchange, "BTCUSDT", "ETHUSDT") as feed:
+        batches = feed.batches()
+        calls: list[int] = []
+        feed.on_batch(lambda rows: calls.append(len(rows)))
+        exchange.line.send_together(*(quote(symbol, n) for n in range(1, 16) for symbol in ("BTCUSDT", "ETHUSDT")))
+        batch = await next_of(batches)
+        assert batch["conflated"].tolist() == [14, 14]
+        assert calls == [2]
+
+
 async def test_each_read_is_delivered_when_the_window_is_zero(exchange: Exchange) -> None:
     async with feed_of(exchange) as feed:
         batches = feed.batches()
@@ -454,6 +465,22 @@ async def test_closing_ends_every_stream_after_what_is_pending(exchange: Exchang
     assert not feed.prices.is_fresh("BTCUSDT", max_age=10.0)
 
 
+async def test_what_a_closed_feed_counted_stays(exchange: Exchange) -> None:
+    async with feed_of(exchange, channels=["trade"]) as feed:
+        told = feed.events()
+        batches = feed.batches(name="batches")
+        handle = feed.on_batch(lambda rows: None, name="callback")
+        await exchange.send(trade(number=1), trade(number=5))
+        await until(lambda: feed.prices.updates == 2, "two trades")
+    consumers = feed.stats()["consumers"]
+    assert consumers["batches"] == batches.ledger()
+    assert consumers["callback"] == handle.ledger()
+    assert consumers["callback"]["delivered"] > 0
+    assert [event.gap.missing async for event in told if isinstance(event, events.Gap)] == [3], (
+        "found in the last moment"
+    )
+
+
 async def test_closing_twice_or_at_the_same_time_is_harmless(exchange: Exchange) -> None:
     feed = feed_of(exchange)
     async with feed:
@@ -570,10 +597,15 @@ async def test_one_lost_route_leaves_the_other_alone(exchange: Exchange) -> None
         await feed.wait_live()
         market.socket.transport.abort()
         assert (await event_of(stream, events.Disconnected)).connection.startswith("/market/stream")
+        await public.send(quote(update=2))
+        await until(lambda: feed.prices["BTCUSDT"]["quote_seq"] == 2, "a quote")
+        assert not feed.prices.is_fresh("BTCUSDT", max_age=60.0), "its trades are lost"
+        assert feed.prices.is_fresh("BTCUSDT", max_age=60.0, channel="quote")
         await exchange.has_lines(3)
         assert exchange.line.path == "/market/stream"
         await exchange.send(trade(number=2))
         await event_of(stream, events.Restored)
+        assert feed.prices.is_fresh("BTCUSDT", max_age=60.0)
         assert public.socket.close_code is None
 
 

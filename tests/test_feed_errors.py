@@ -63,7 +63,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "ws://host/path"}, "write 'ws://host'"),
         ({"connect_timeout": 0}, "connect_timeout=0"),
         ({"connect_timeout": math.nan}, "connect_timeout=nan"),
+        ({"connect_timeout": "5"}, "connect_timeout='5'"),
         ({"close_timeout": -1.0}, "close_timeout=-1.0"),
+        ({"receive_buffer": "1 MiB"}, "receive_buffer='1 MiB'"),
+        ({"ring_capacity": 0}, "ring.capacity 0"),
+        ({"ring_capacity": -1}, "ring.capacity -1"),
+        ({"max_symbols": 0}, "max_symbols"),
+        ({"symbols": [Subscription(7, "quote")]}, "no symbol 7"),  # type: ignore[arg-type]
+        ({"symbols": [Subscription("BTCUSDT", 7)]}, "no channel 7"),  # type: ignore[arg-type]
+        ({"symbols": [Subscription("BTCUSDT", "depth", speed=[1])]}, r"speed=\[1\] must be one of"),
         ({"receive_buffer": 1}, "receive_buffer=1"),
         ({"max_message": 0}, "max_message=0"),
         ({"heartbeat": 5.0}, "heartbeat=5.0: must be a Heartbeat"),

@@ -177,6 +177,50 @@ def test_the_envelope_is_opened_where_there_is_one():
         assert r.verdict(document) == "unknown", document
 
 
+def test_a_match_in_the_envelope_is_never_forgotten():
+    """However often one type came, in the same layout, the next frame is of the type it names."""
+    r = reader(
+        Message("trade", match={"^.type": "trade"}, symbol="s", price="p"),
+        Message("quote", match={"^.type": "quote"}, symbol="s", bid="p"),
+        Message("mark", match={"^.n": 1}, symbol="^.type", price="p"),
+        envelope="data",
+    )
+    for _ in range(3):
+        for name, kind in (("trade", Kind.TRADE), ("quote", Kind.QUOTE)):
+            for _ in range(5):
+                assert list(r.ticks(f'{{"type":"{name}","data":{{"s":"A","p":"1"}}}}')["kind"]) == [kind]
+        for _ in range(3):
+            assert r.verdict('{"type":"other","data":{"s":"A","p":"1"}}') == "unknown"
+            assert list(r.ticks('{"n":1,"type":"B","data":{"s":"A","p":"1"}}')["kind"]) == [Kind.MARK]
+            assert r.verdict('{"n":2,"type":"B","data":{"s":"A","p":"1"}}') == "unknown"
+
+
+def test_envelope_and_message_may_use_the_same_keys():
+    r = reader(
+        Message("trade", match={"^.c.d": "y"}, each="c", symbol="s", price="p"),
+        Message("quote", match={"c.b": 1}, symbol="s", bid="z"),
+        envelope="data",
+    )
+    for _ in range(4):
+        assert r.ticks('{"c":{"d":"y"},"data":{"c":[{"s":"A","p":"5"}],"z":9}}')["price"][0] == 5
+        assert r.ticks('{"data":{"c":{"b":1},"s":"A","z":"7"},"c":{"d":"n"}}')["bid"][0] == 7
+        assert r.verdict('{"c":{"d":"n"},"data":{"c":[{"s":"A","p":"5"}]}}') == "unknown"
+
+
+def test_one_key_may_hold_levels_for_one_message_and_elements_for_another():
+    r = reader(
+        Message("depth", match={"t": "book"}, symbol="s", bids="data"),
+        Message("trade", match={"t": "trades"}, each="data", symbol="s", price="p"),
+        Message("quote", match={"t": "top"}, each="data", symbol="^.s", bid=0, ask=1),
+    )
+    for _ in range(3):
+        assert list(r.ticks('{"t":"book","s":"A","data":[["1","2"],["3","4"]]}')["price"]) == [1, 3]
+        assert list(r.ticks('{"t":"trades","data":[{"s":"A","p":"5"}]}')["price"]) == [5]
+        assert list(r.ticks('{"data":[{"s":"A","p":"5"},{"s":"B","p":"6"}],"t":"trades"}')["price"]) == [5, 6]
+        assert list(r.ticks('{"t":"top","s":"A","data":[["1","2"]]}')["ask"]) == [2]
+        assert r.verdict('{"t":"book","s":"A","data":[{"s":"A","p":"5"}]}') == "unknown"
+
+
 def test_an_array_in_the_envelope_is_its_elements():
     r = reader(QUOTE, envelope="data")
     ticks = r.ticks('{"stream":"!x@arr","data":[{"s":"A","b":1,"a":2},{"s":"B","b":3,"a":4}]}')

@@ -75,16 +75,16 @@ class Provider:
 
     def symbol_named(self, text: str) -> str:
         """A symbol in the provider's own spelling. Raises ConfigError for what cannot be one."""
-        symbol = text.upper() if self.upper else text
-        if not re.fullmatch(self.symbol, symbol):
+        symbol = text.upper() if self.upper and isinstance(text, str) else text
+        if not (isinstance(symbol, str) and re.fullmatch(self.symbol, symbol)):
             like = f": symbols look like {self.example}" if self.example else ""
             raise ConfigError(f"{self.name} has no symbol {text!r}{like}")
         return symbol
 
     def channel_named(self, text: str) -> str:
         """The name of a channel, aliases resolved. Raises ConfigError for one this provider does not have."""
-        name = self.aliases.get(text, text)
-        if name not in self.channels:
+        name = self.aliases.get(text, text) if isinstance(text, str) else text
+        if not isinstance(text, str) or name not in self.channels:
             raise ConfigError(f"{self.name} has no channel {text!r}; it has {_listed(self.channel_names)}")
         return name
 
@@ -101,7 +101,7 @@ class Provider:
             if parameter not in known:
                 valid = f"it has {_listed(known)}" if known else "it has none"
                 raise ConfigError(f"{self.name} channel {name!r} has no parameter {parameter!r}; {valid}")
-            if value not in known[parameter]:
+            if value not in list(known[parameter]):  # a list: the value need not be hashable
                 valid = _listed(known[parameter])
                 raise ConfigError(f"{self.name} channel {name!r}: {parameter}={value!r} must be one of {valid}")
             if value != next(iter(known[parameter])):
