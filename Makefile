@@ -18,6 +18,7 @@ test: build
 
 bench: build $(VENV)/bench
 	$(BIN)/python bench/run.py $(ARGS)
+	$(BIN)/python -m pytest bench --timeout=600 --benchmark-json=bench/rooms.json
 
 lint: export PATH := $(CURDIR)/$(BIN):$(PATH)
 lint: $(VENV)/lint

@@ -825,7 +825,7 @@ cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns) e
 cdef class Decoder:
     """Frames in, prices and ticks out; no network. `schema` is a `fastfeed.schema.Schema`."""
 
-    def __cinit__(self, schema, *, ring_capacity=65536, max_symbols=65536, clock=None, **_):
+    def __cinit__(self, schema, *, ring_capacity=65536, max_symbols=65536, clock=None):
         cdef decoder* d
         if not 1 <= max_symbols <= 1 << 24:
             raise ConfigError(f"max_symbols={max_symbols!r}: use 1 to 2**24")

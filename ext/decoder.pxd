@@ -50,7 +50,7 @@ cdef struct decoder:
     table* table
     ring* ring
     liveness* liveness
-    sequence* sequences       # [symbol * streams + stream]
+    sequence* sequences       # [stream * symbols + symbol]
     sequence connections[256]
     layout draft              # the layout being learned
     layout layouts[4]
@@ -143,7 +143,7 @@ cdef inline int decoder_sequence(
     if rule == SEQUENCE_CONNECTION:
         s = &d.connections[source % SOURCES]
     else:
-        s = &d.sequences[<size_t>symbol_id * d.program.n_streams + m.stream]
+        s = &d.sequences[<size_t>m.stream * d.symbols.limit + symbol_id]
     last = s.last
     prev = f.integer[2] if f.present >> (FIELD_SEQ + 2) & 1 else last
     verdict = sequence_check(s, rule, first, seq, prev)

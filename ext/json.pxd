@@ -12,7 +12,7 @@ from layout cimport (
     FIELD_COUNT, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_step,
 )
-from message cimport message_at, message_matches, message_price, message_take
+from message cimport message_at, message_is_array, message_matches, message_price, message_take
 from scan cimport scan_bare_number, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
 from schema cimport *
 from slots cimport *
@@ -223,7 +223,7 @@ cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, uint32_t b
     j.trace = NULL  # read a second time, out of the frame's order: not the predictable sort
     if array == NULL:
         return True
-    if array.type != SLOT_ARRAY:
+    if not message_is_array(array):
         return False
     p = scan_space(array.start + 1)
     while p[0] != b"]":

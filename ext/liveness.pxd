@@ -13,8 +13,9 @@ cdef struct arrival:
     int64_t lag_ns   # receipt minus event time, as the two clocks stand; 0 where the provider gives none
 
 cdef struct liveness:
-    arrival* arrivals   # [symbol * channels + channel]
+    arrival* arrivals   # [channel * symbols + symbol]: the symbols of one channel lie together
     uint32_t* required  # per symbol: channels that must be fresh, one bit each; 0: those that ever arrived
+    uint32_t symbols
     uint32_t channels
     uint32_t priced     # channels that carry prices, one bit each
     int64_t offset_ns   # what to take off every lag: this machine's clock minus the provider's
@@ -22,6 +23,7 @@ cdef struct liveness:
 
 cdef inline bint liveness_open(liveness* l, uint32_t symbols, uint32_t channels, uint32_t priced) noexcept nogil:
     memset(l, 0, sizeof(liveness))
+    l.symbols = symbols
     l.channels = channels
     l.priced = priced
     l.arrivals = <arrival*>calloc(<size_t>symbols * channels, sizeof(arrival))
@@ -35,7 +37,7 @@ cdef inline void liveness_close(liveness* l) noexcept nogil:
 
 
 cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
-    return &l.arrivals[<size_t>symbol_id * l.channels + channel]
+    return &l.arrivals[<size_t>channel * l.symbols + symbol_id]
 
 
 cdef inline void liveness_touch(

@@ -47,6 +47,11 @@ cdef inline slot* message_at(slots* j, schema_ref at, uint32_t base) noexcept no
     return &j.slots[node] if slots_has(j, node) else NULL
 
 
+cdef inline bint message_is_array(const slot* s) noexcept nogil:
+    """Some message may have wanted levels there: it is an array all the same."""
+    return s.type == SLOT_ARRAY or s.type == SLOT_LEVELS or s.type == SLOT_BAD
+
+
 cdef inline bint message_matches(slots* j, const schema_message* m, uint32_t base) noexcept nogil:
     cdef uint32_t i
     cdef const schema_match* want
@@ -86,7 +91,7 @@ cdef inline bint message_matches(slots* j, const schema_message* m, uint32_t bas
                 return False
     if m.n_each:
         s = message_at(j, m.each[0].at, base)
-        return s != NULL and s.type == SLOT_ARRAY
+        return s != NULL and message_is_array(s)
     return True
 
 

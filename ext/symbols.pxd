@@ -13,6 +13,7 @@ from scan cimport scan_load8
 
 cdef enum:
     NO_SYMBOL = 0xFFFFFFFF
+    FIRST_ROOM = 1024
 
 cdef struct symbol_entry:
     uint64_t head   # the first eight bytes, zero padded
@@ -21,7 +22,7 @@ cdef struct symbol_entry:
     uint32_t id
 
 cdef struct symbols:
-    symbol_entry* entries  # open addressing, at most half full
+    symbol_entry* entries  # open addressing, at most a quarter full; doubled as symbols come
     uint32_t mask
     uint32_t count
     uint32_t limit
@@ -30,13 +31,10 @@ cdef struct symbols:
 
 
 cdef inline bint symbols_open(symbols* s, uint32_t limit) noexcept nogil:
-    cdef uint32_t room = 16
-    while room < 2 * limit:
-        room *= 2
     memset(s, 0, sizeof(symbols))
-    s.mask = room - 1
+    s.mask = FIRST_ROOM - 1
     s.limit = limit
-    s.entries = <symbol_entry*>calloc(room, sizeof(symbol_entry))
+    s.entries = <symbol_entry*>calloc(FIRST_ROOM, sizeof(symbol_entry))
     s.names = <char**>calloc(limit, sizeof(char*))
     s.sizes = <uint32_t*>calloc(limit, sizeof(uint32_t))
     return s.entries != NULL and s.names != NULL and s.sizes != NULL
@@ -49,6 +47,10 @@ cdef inline void symbols_close(symbols* s) noexcept nogil:
     free(s.entries)
     free(s.names)
     free(s.sizes)
+
+
+cdef inline uint64_t symbols_hash(const symbol_entry* e) noexcept nogil:
+    return (e.head ^ (e.tail * <uint64_t>0x9E3779B97F4A7C15) ^ e.size) * <uint64_t>0xD6E8FEB86659FD93
 
 
 cdef inline uint64_t symbols_key(symbol_entry* e, const char* text, uint32_t size) noexcept nogil:
@@ -65,50 +67,79 @@ cdef inline uint64_t symbols_key(symbol_entry* e, const char* text, uint32_t siz
             e.tail &= (<uint64_t>1 << (8 * (size - 8))) - 1
         for i in range(16, size):
             e.tail = (e.tail ^ <unsigned char>text[i]) * <uint64_t>0x100000001B3
-    return (e.head ^ (e.tail * <uint64_t>0x9E3779B97F4A7C15) ^ size) * <uint64_t>0xD6E8FEB86659FD93
+    return symbols_hash(e)
 
 
-cdef inline symbol_entry* symbols_slot(symbols* s, const char* text, uint32_t size) noexcept nogil:
+cdef inline symbol_entry* symbols_slot(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil:
     """The entry of this symbol, or the free one where it would go."""
-    cdef symbol_entry want
     cdef symbol_entry* e
-    cdef uint32_t i = <uint32_t>(symbols_key(&want, text, size) >> 32)
+    cdef uint32_t i = <uint32_t>(hash >> 32)
     while True:
         e = &s.entries[i & s.mask]
         if e.size == 0:
             return e
-        if e.head == want.head and e.tail == want.tail and e.size == size and (
-                size <= 16 or memcmp(s.names[e.id], text, size) == 0):
+        if e.head == want.head and e.tail == want.tail and e.size == want.size and (
+                want.size <= 16 or memcmp(s.names[e.id], text, want.size) == 0):
             return e
         i += 1
 
 
+cdef inline bint symbols_grow(symbols* s) noexcept nogil:
+    """Twice the room. False if memory is out; the table then stays as it is, only fuller."""
+    cdef symbol_entry* old = s.entries
+    cdef symbol_entry* e
+    cdef uint32_t i, j, room = 2 * (s.mask + 1)
+    cdef symbol_entry* bigger = <symbol_entry*>calloc(room, sizeof(symbol_entry))
+    if bigger == NULL:
+        return False
+    for i in range(s.mask + 1):
+        if old[i].size:
+            j = <uint32_t>(symbols_hash(&old[i]) >> 32)
+            while bigger[j & (room - 1)].size:
+                j += 1
+            bigger[j & (room - 1)] = old[i]
+    s.entries = bigger
+    s.mask = room - 1
+    free(old)
+    return True
+
+
 cdef inline uint32_t symbols_find(symbols* s, const char* text, uint32_t size) noexcept nogil:
+    cdef symbol_entry want
     cdef symbol_entry* e
     if size == 0:
         return NO_SYMBOL
-    e = symbols_slot(s, text, size)
+    e = symbols_slot(s, &want, symbols_key(&want, text, size), text)
     return e.id if e.size else NO_SYMBOL
 
 
 cdef inline uint32_t symbols_intern(symbols* s, const char* text, uint32_t size) noexcept nogil:
     """The symbol's id, a new one if need be; NO_SYMBOL if it is empty, or the table full, or memory out."""
+    cdef symbol_entry want
     cdef symbol_entry* e
-    cdef char* name
+    cdef uint64_t hash
     if size == 0:
         return NO_SYMBOL
-    e = symbols_slot(s, text, size)
-    if e.size:
-        return e.id
+    hash = symbols_key(&want, text, size)
+    e = symbols_slot(s, &want, hash, text)
+    return e.id if e.size else symbols_add(s, &want, hash, text)
+
+
+cdef inline uint32_t symbols_add(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil:
+    cdef symbol_entry* e
+    cdef char* name
     if s.count == s.limit:
         return NO_SYMBOL
-    name = <char*>malloc(size)
+    if 4 * s.count > s.mask and not symbols_grow(s) and 2 * s.count > s.mask:
+        return NO_SYMBOL
+    name = <char*>malloc(want.size)
     if name == NULL:
         return NO_SYMBOL
-    memcpy(name, text, size)
+    memcpy(name, text, want.size)
     s.names[s.count] = name
-    s.sizes[s.count] = size
-    symbols_key(e, text, size)
+    s.sizes[s.count] = want.size
+    e = symbols_slot(s, want, hash, text)
+    e[0] = want[0]
     e.id = s.count
     s.count += 1
     return e.id

@@ -100,7 +100,6 @@ class Decoder:
         ring_capacity: int = 65536,
         max_symbols: int = 65536,
         clock: Clock | None = None,
-        **_: Any,
     ) -> Self: ...
     @property
     def prices(self) -> PriceTable: ...

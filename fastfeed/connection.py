@@ -286,7 +286,11 @@ class Connection:
         silent = [record.subscription for record in self.session.book.at(Stage.REQUESTED, Stage.ACKED)]
         arrived = {channel: prices.arrived(channel) for channel in {wish.channel for wish in silent}}
         # Every symbol asked for has a row, and what a lost connection delivered has been forgotten.
-        live = [wish for wish in silent if arrived[wish.channel][prices.id(wish.symbol)] > 0]
+        live = [
+            wish
+            for wish in silent
+            if (number := prices.id(wish.symbol)) is not None and arrived[wish.channel][number] > 0
+        ]
         if live:
             self._owner.on_delivered(live)
             self.handle(Delivered(tuple(live)))

@@ -5,8 +5,6 @@ No network; nothing else.
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastfeed import _core
 from fastfeed.errors import ConfigError
 from fastfeed.providers import Provider, provider
@@ -26,10 +24,17 @@ class Decoder(_core.Decoder):
         ConfigError: unknown provider, or a schema that cannot be compiled.
     """
 
-    def __new__(cls, source: str | Provider | Schema, **options: Any) -> Decoder:
+    def __new__(
+        cls,
+        source: str | Provider | Schema,
+        *,
+        ring_capacity: int = 65536,
+        max_symbols: int = 65536,
+        clock: _core.Clock | None = None,
+    ) -> Decoder:
         """See the class."""
         if isinstance(source, (str, Provider)):
             source = provider(source).schema
         elif not isinstance(source, Schema):
             raise ConfigError(f"a decoder runs a provider's name, a Provider or a Schema, not {source!r}")
-        return super().__new__(cls, source, **options)
+        return super().__new__(cls, source, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=clock)

@@ -227,8 +227,9 @@ async def _watch(plan: Plan, feed: Feed, venue: VenueProcess, seen: Seen, screen
             cut = await _cut_one(venue, seen)
             screen.say(f"cut: connection {cut['connection']} with {len(cut['streams'])} streams was reset")
         if seen.connected_utc_ns and seen.all_back is None:
-            ids = [feed.prices.id(stream.partition("@")[0].upper()) for stream in cut["streams"]]
-            if bool((feed.prices.array["recv_ns"][ids] > seen.connected_utc_ns).all()):
+            found = [feed.prices.id(stream.partition("@")[0].upper()) for stream in cut["streams"]]
+            ids = [symbol_id for symbol_id in found if symbol_id is not None]
+            if len(ids) == len(found) and bool((feed.prices.array["recv_ns"][ids] > seen.connected_utc_ns).all()):
                 seen.all_back = (time.time_ns() - seen.cut_utc_ns) / 1e9
         phase = "quiet" if elapsed < plan.seconds[0] or elapsed >= plan.seconds[0] + plan.seconds[1] else "burst"
         rates.show(f"{elapsed:4.1f} s {phase}", seen, screen)

@@ -240,7 +240,8 @@ class _Compiler:
         self.messages = messages
         self.envelope = envelope
         self.payload = _Node()
-        self.outer: dict[int, list[str | int]] = {}  # id of a stand-in node -> its path in the envelope
+        self.outer: dict[int, tuple[_Node, list[str | int]]] = {}  # by id: a stand-in node, its path in the envelope
+        self.outer_nodes: dict[int, _Node] = {}  # by the same id: the node of the frame it stands for
         self.elements: list[_Node] = []
         self.levels: dict[tuple[Ref, Ref], _Level] = {}
         self.channels = list(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
@@ -253,7 +254,7 @@ class _Compiler:
             return (_PAYLOAD if out == len(chain) - 1 else _ELEMENT), node
         if out == len(chain) and self.envelope is not None:
             node = _Node()
-            self.outer[id(node)] = steps
+            self.outer[id(node)] = node, steps
             return _ENVELOPE, node
         raise ConfigError(
             f"reference {ref!r} looks further out than the message goes: remove a '^.' or declare the envelope"
@@ -319,11 +320,13 @@ class _Compiler:
             count = len(_preorder(self.payload))
             twin = self.payload.copy()
             envelope_node = self.payload.keys.setdefault(self.envelope, twin)
-            self.outer_nodes = {stand_in: self.payload.at(steps) for stand_in, steps in self.outer.items()}
+            for stand_in, steps in self.outer.values():
+                node = self.outer_nodes[id(stand_in)] = self.payload.at(steps)
+                node.matched = node.matched or stand_in.matched
             self.payload.enumerate(nodes)
             envelope = envelope_node.number
-            if envelope < count or len(_preorder(twin)) != count:
-                paths = sorted(map(str, self.outer.values()))
+            if envelope != count:
+                paths = sorted(str(steps) for _, steps in self.outer.values())
                 raise ConfigError(f"a '^.' reference leads into a key that messages use themselves: {paths}")
         else:
             self.payload.enumerate(nodes)
@@ -373,6 +376,8 @@ class _Compiler:
         rows = []
         for node in nodes:
             tree = node.level_tree
+            if tree is not None and node.children():
+                raise ConfigError(f"bids and asks hold levels {node.level}: other references may not lead into them")
             level = None if tree is None else (tree.root.number, tree.price.number, tree.size.number, tree.pairs)
             rows.append(
                 {

@@ -84,34 +84,6 @@ def test_importing_loads_no_extra_and_neither_the_lab_nor_the_command_line() -> 
     assert not loaded & {"click", "rich", "uvloop", "fastfeed.lab", "fastfeed.cli"}
 
 
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution of this tree, made with the tools of this environment."""
-    folder = tmp_path_factory.mktemp("sdist")
-    _build("--sdist", ROOT, folder)
-    (archive,) = folder.glob("*.tar.gz")
-    return archive
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel made from the source distribution, as a user without a ready wheel makes it."""
-    unpacked = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
-    (source,) = unpacked.iterdir()
-    folder = tmp_path_factory.mktemp("wheel")
-    _build("--wheel", source, folder)
-    (archive_path,) = folder.glob("*.whl")
-    return archive_path
-
-
-def _build(what: str, source: Path, folder: Path) -> None:
-    command = [sys.executable, "-m", "build", what, "--no-isolation", "--outdir", str(folder), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-
-
 def test_the_sdist_holds_every_source_and_nothing_generated(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
