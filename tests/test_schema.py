@@ -196,7 +196,7 @@ def test_a_match_in_the_envelope_is_never_forgotten():
 
 
 def test_a_look_into_the_envelope_below_a_key_of_the_messages_is_refused():
-    with pytest.raises(ConfigError, match=r"leads into a key that messages use themselves.*'c', 'd'"):
+    with pytest.raises(fastfeed.ConfigError, match=r"leads into a key that messages use themselves.*'c', 'd'"):
         reader(
             Message("trade", match={"^.c.d": "y"}, each="c", symbol="s", price="p"),
             Message("quote", match={"c.b": 1}, symbol="s", bid="z"),
