@@ -14,6 +14,7 @@ import numpy
 from fastfeed.errors import ConfigError, DecodeError
 from fastfeed.records import MARK_DTYPE, PRICE_DTYPE, TICK_DTYPE, TICK_DTYPE_PLAIN, Gap
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
@@ -164,7 +165,7 @@ cdef class Program:
     Immutable; shared by any number of decoders.
     """
 
-    def __cinit__(self, list nodes, list messages, envelope, int channels, bint positional):
+    def __cinit__(self, list nodes, list messages, int count, envelope, int channels, bint positional):
         cdef program* p = <program*>calloc(1, sizeof(program))
         cdef Py_ssize_t i
         if p == NULL:
@@ -172,18 +173,19 @@ cdef class Program:
         self._program = p
         self._kept = []  # byte strings the structs point into
         p.n_nodes = len(nodes)
-        p.n_messages = p.n_streams = len(messages)
+        p.n_messages = p.n_streams = count
+        p.n_compiled = len(messages)
         p.n_channels = channels
         p.envelope = NO_NODE if envelope is None else envelope
         p.positional = positional
         p.nodes = <schema_node*>calloc(p.n_nodes, sizeof(schema_node))
-        p.messages = <schema_message*>calloc(p.n_messages, sizeof(schema_message))
+        p.messages = <schema_message*>calloc(p.n_compiled, sizeof(schema_message))
         if p.nodes == NULL or p.messages == NULL:
             raise MemoryError
         for i in range(p.n_nodes):
             _node(&p.nodes[i], nodes[i], self._kept)
             p.matched[i] = nodes[i]["matched"]
-        for i in range(p.n_messages):
+        for i in range(p.n_compiled):
             _message(&p.messages[i], messages[i], self._kept)
             if p.messages[i].kind == FF_QUOTE or p.messages[i].kind == FF_TRADE:
                 self.priced |= <uint32_t>1 << p.messages[i].channel
@@ -196,7 +198,7 @@ cdef class Program:
         for i in range(p.n_nodes if p.nodes != NULL else 0):
             free(p.nodes[i].keys)
             free(p.nodes[i].indexes)
-        for i in range(p.n_messages if p.messages != NULL else 0):
+        for i in range(p.n_compiled if p.messages != NULL else 0):
             free(p.messages[i].matches)
             free(p.messages[i].fields)
             free(p.messages[i].each)
@@ -283,7 +285,6 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         m.time_most = message_most(m.time_scale)
     m.symbol_until = source["until"]
     m.symbol_upper = source["upper"]
-    m.by_shape = source["by_shape"]
     if source["sell"] is not None:
         m.sell = _text(kept, source["sell"])
         m.sell_size = len(source["sell"])
@@ -297,13 +298,13 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         raise MemoryError
     m.n_matches, m.n_fields, m.n_each = len(matches), len(fields), len(each)
     for i in range(m.n_matches):
-        m.matches[i].at.scope, m.matches[i].at.node, m.matches[i].type, text, m.matches[i].number = matches[i]
+        m.matches[i].node, m.matches[i].type, text, m.matches[i].number = matches[i]
         m.matches[i].text = _text(kept, text)
         m.matches[i].size = len(text)
     for i in range(m.n_fields):
-        m.fields[i].at.scope, m.fields[i].at.node, m.fields[i].field, m.fields[i].action = fields[i]
+        m.fields[i].node, m.fields[i].field, m.fields[i].action = fields[i]
     for i in range(m.n_each):
-        m.each[i].at.scope, m.each[i].at.node, m.each[i].root = each[i]
+        m.each[i].node, m.each[i].root = each[i]
     return 0
 
 
@@ -455,9 +456,7 @@ cdef class PriceTable:
         are.
         """
         cdef table* t = <table*>self._table
-        if self._array is None or len(self._array) != t.count:
-            self._array = _lend(t.rows, t.count * sizeof(row_t), self, PRICE_DTYPE)
-        return self._array
+        return _lend(t.rows, t.count * sizeof(row_t), self, PRICE_DTYPE)
 
     @property
     def marks(self):
@@ -616,6 +615,7 @@ cdef class PriceTable:
         )
 
 
+@cython.no_gc_clear  # its end looks at the table once more
 cdef class PriceReader:
     """One consumer of a `PriceTable`: the newest row of every symbol that changed since it last read, each once."""
 
@@ -744,6 +744,7 @@ cdef class TickRing:
         return TickReader(self)
 
 
+@cython.no_gc_clear  # its end looks at the ring once more
 cdef class TickReader:
     """One consumer of a `TickRing`. What is overwritten before it is read is lost to it, and counted in `lost`."""
 

@@ -130,7 +130,7 @@ cdef inline int decoder_sequence(
     cdef uint8_t rule = m.rule
     cdef sequence* s
     cdef int64_t seq = f.integer[0]
-    cdef int64_t first = f.integer[1] if f.present >> (FIELD_SEQ + 1) & 1 else seq
+    cdef int64_t first = f.integer[1] if rule == SEQUENCE_RANGE and f.present >> (FIELD_SEQ + 1) & 1 else seq
     cdef int64_t last, prev
     cdef int verdict
     cdef gap* g

@@ -214,10 +214,10 @@ cdef inline const char* json_levels(slots* j, const char* p, slot* s, int depth,
     return p + 1
 
 
-cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, uint32_t base, bint simd) noexcept nogil:
+cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, bint simd) noexcept nogil:
     """Every element of an array (already validated) through the message; False makes the whole message unknown."""
     cdef const schema_message* m = &j.program.messages[message]
-    cdef slot* array = message_at(j, m.each[link].at, base)
+    cdef slot* array = message_at(j, m.each[link].node)
     cdef uint32_t root = m.each[link].root
     cdef const char* p
     j.trace = NULL  # read a second time, out of the frame's order: not the predictable sort
@@ -232,9 +232,9 @@ cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, uint32_t b
         if p == NULL:
             return False
         if link + 1 < m.n_each:
-            if not json_each(j, message, link + 1, base, simd):
+            if not json_each(j, message, link + 1, simd):
                 return False
-        elif not message_take(j, message, base, simd):
+        elif not message_take(j, message, simd):
             return False
         p = json_next(j, p, b"]")
         if p == NULL:
@@ -242,14 +242,14 @@ cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, uint32_t b
     return True
 
 
-cdef inline int json_message(slots* j, const char* start, const char* end, uint32_t base, bint simd) noexcept nogil:
-    """Recognise one message from the slots and take its fields; its verdict."""
+cdef inline int json_message(slots* j, const char* start, const char* end, uint16_t first, bint simd) noexcept nogil:
+    """Recognise one message, `first` on in the program, from the slots and take its fields; its verdict."""
     cdef uint16_t i
     cdef uint32_t before = j.n_fields
     cdef bint taken
     j.messages += 1
-    for i in range(j.program.n_messages):
-        if not message_matches(j, &j.program.messages[i], base):
+    for i in range(first, first + j.program.n_messages):
+        if not message_matches(j, &j.program.messages[i]):
             continue
         if j.program.messages[i].kind == FF_CONTROL:
             if slots_grow(j, <void**>&j.controls, &j.max_controls, j.n_controls + 1, sizeof(slot)):
@@ -258,9 +258,9 @@ cdef inline int json_message(slots* j, const char* start, const char* end, uint3
                 j.n_controls += 1
             return CONTROL
         if j.program.messages[i].n_each:
-            taken = json_each(j, i, 0, base, simd)
+            taken = json_each(j, i, 0, simd)
         else:
-            taken = message_take(j, i, base, simd)
+            taken = message_take(j, i, simd)
         if taken:
             return DATA
         j.n_fields = before
@@ -268,7 +268,7 @@ cdef inline int json_message(slots* j, const char* start, const char* end, uint3
     return UNKNOWN
 
 
-cdef inline int json_elements(slots* j, const char* p, uint32_t root, uint32_t base, bint simd) noexcept nogil:
+cdef inline int json_elements(slots* j, const char* p, uint32_t root, uint16_t first, bint simd) noexcept nogil:
     """Each element of a validated array as a message of its own; the highest verdict."""
     cdef int best = UNKNOWN
     cdef int one
@@ -281,7 +281,7 @@ cdef inline int json_elements(slots* j, const char* p, uint32_t root, uint32_t b
         if q == NULL:
             return best
         # the envelope's own slot was forgotten with its subtree; it stays a seen node only as the element's root
-        one = json_message(j, p, q, base, simd)
+        one = json_message(j, p, q, first, simd)
         if one > best:
             best = one
         p = json_next(j, q, b"]")
@@ -297,7 +297,7 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
     """
     cdef const char* start
     cdef const char* q
-    cdef uint32_t payload
+    cdef const slot* payload
     cdef int i, found
     for i in range(8):
         j.seen[i] = 0
@@ -315,7 +315,7 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
     if scan_space(q) != end:
         json_fail(j, scan_space(q))
         return MALFORMED
-    payload = j.program.envelope
+    payload = message_at(j, j.program.envelope)
     if start[0] == b"[":
         found = UNKNOWN
         if j.program.positional:
@@ -324,10 +324,10 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
                 j.messages = 0
         if found == UNKNOWN:
             found = json_elements(j, start, 0, 0, simd)
-    elif payload != NO_NODE and slots_has(j, payload) and j.slots[payload].type == SLOT_OBJECT:
-        found = json_message(j, start, q, payload, simd)
-    elif payload != NO_NODE and slots_has(j, payload) and j.slots[payload].type == SLOT_ARRAY:
-        found = json_elements(j, j.slots[payload].start, payload, payload, simd)
+    elif payload != NULL and payload.type == SLOT_OBJECT:
+        found = json_message(j, start, q, j.program.n_messages, simd)
+    elif payload != NULL and payload.type == SLOT_ARRAY:
+        found = json_elements(j, payload.start, payload.node, j.program.n_messages, simd)
     else:
         found = json_message(j, start, q, 0, simd)
     if j.failed:
@@ -348,7 +348,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     cdef const char* mark = p
     cdef const slot* s
     cdef layout_step* step
-    cdef uint32_t i, k, base = 0
+    cdef uint32_t i, k
     cdef bint known, taken
     if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != 1 or j.messages != 1:
         return False
@@ -357,7 +357,6 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     if j.program.envelope != NO_NODE and slots_has(j, j.program.envelope):
         if j.slots[j.program.envelope].type != SLOT_OBJECT:
             return False
-        base = j.program.envelope
     l.steps = 0
     for i in range(j.traced):
         s = &j.trace[i]
@@ -366,7 +365,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
             continue  # stays literal text, as the null bits of the layout do
         if known and j.program.matched[s.node]:
             for k in range(m.n_fields):
-                if json_node(m.fields[k].at, base) == s.node:
+                if m.fields[k].node == s.node:
                     return False  # taken as well as matched
             continue  # stays literal text: it decides what the message is
         if not layout_literal(l, mark, s.start):
@@ -385,7 +384,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
             continue
         taken = False
         for k in range(m.n_fields):
-            if json_node(m.fields[k].at, base) != s.node:
+            if m.fields[k].node != s.node:
                 continue
             if taken:
                 return False  # two fields from one value
@@ -413,10 +412,6 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     l.present = f.present
     l.null = f.null
     return layout_literal(l, mark, end)
-
-
-cdef inline uint32_t json_node(schema_ref at, uint32_t base) noexcept nogil:
-    return at.node + base if at.scope == SCOPE_PAYLOAD else at.node
 
 
 cdef inline bint layout_literal(layout* l, const char* p, const char* end) noexcept nogil:

@@ -37,14 +37,9 @@ cdef inline bint message_price(slots* j, uint32_t node, double* out, bint simd) 
     return scan_price(text, size, out, simd)
 
 
-cdef inline slot* message_at(slots* j, schema_ref at, uint32_t base) noexcept nogil:
-    """The slot a reference points at, or NULL where the frame has nothing there."""
-    cdef uint32_t node = at.node
-    if at.scope == SCOPE_PAYLOAD:
-        node += base
-    elif at.scope == SCOPE_ENVELOPE and base == 0:
-        return NULL
-    return &j.slots[node] if slots_has(j, node) else NULL
+cdef inline slot* message_at(slots* j, uint16_t node) noexcept nogil:
+    """The slot of a node, or NULL where the frame has nothing there."""
+    return &j.slots[node] if node != NO_NODE and slots_has(j, node) else NULL
 
 
 cdef inline bint message_is_array(const slot* s) noexcept nogil:
@@ -52,7 +47,7 @@ cdef inline bint message_is_array(const slot* s) noexcept nogil:
     return s.type == SLOT_ARRAY or s.type == SLOT_LEVELS or s.type == SLOT_BAD
 
 
-cdef inline bint message_matches(slots* j, const schema_message* m, uint32_t base) noexcept nogil:
+cdef inline bint message_matches(slots* j, const schema_message* m) noexcept nogil:
     cdef uint32_t i
     cdef const schema_match* want
     cdef slot* s
@@ -61,7 +56,7 @@ cdef inline bint message_matches(slots* j, const schema_message* m, uint32_t bas
     cdef double number
     for i in range(m.n_matches):
         want = &m.matches[i]
-        s = message_at(j, want.at, base)
+        s = message_at(j, want.node)
         if want.type == MATCH_MISSING:
             if s != NULL:
                 return False
@@ -85,12 +80,8 @@ cdef inline bint message_matches(slots* j, const schema_message* m, uint32_t bas
         elif want.type == MATCH_NULL:
             if s.type != SLOT_NULL:
                 return False
-    if m.by_shape:
-        for i in range(m.n_fields):
-            if m.fields[i].at.scope == SCOPE_PAYLOAD and message_at(j, m.fields[i].at, base) == NULL:
-                return False
     if m.n_each:
-        s = message_at(j, m.each[0].at, base)
+        s = message_at(j, m.each[0].node)
         return s != NULL and message_is_array(s)
     return True
 
@@ -109,30 +100,89 @@ cdef inline bint message_is_null(const schema_message* m, const char* text, uint
 
 
 cdef inline bint message_time(const char* s, uint32_t n, uint8_t unit, int64_t* out, bint simd) noexcept nogil:
-    """A time as the provider writes it, as epoch ns; False if it is none."""
-    cdef int64_t whole, part = 0
-    cdef double real
+    """A time as the provider writes it, as epoch ns (what is below them cut off); False if it is none."""
+    cdef int64_t whole
+    cdef int digits
     if s[0] == b"-":
         return False
     if unit == UNIT_ISO or (unit == UNIT_AUTO and n > 16 and (s[4] == b"-" or s[8] == b"-")):
         return scan_iso(s, n, out)
-    if not scan_integer(s, n, &whole) and not message_decimal(s, n, unit, &whole, &part):
-        if not scan_price(s, n, &real, simd) or real < 0 or real > 9e18:
-            return False
-        whole = <int64_t>real
-        real *= <double>message_scale(unit, whole)
-        out[0] = <int64_t>real
-        return real < 9.2e18
-    return message_time_whole(whole, part, unit, out)
-
-
-cdef inline bint message_time_whole(int64_t whole, int64_t part, uint8_t unit, int64_t* out) noexcept nogil:
-    cdef int64_t scale = message_scale(unit, whole)
-    cdef int64_t most = message_most(scale)
-    if whole < 0 or whole > most:
+    if scan_integer(s, n, &whole):
+        return message_time_whole(whole, unit, out)
+    if not message_decimal(s, n, 0, &whole, simd):
         return False
-    out[0] = whole * scale + part
+    digits = 9 - 3 * unit if unit != UNIT_AUTO else message_digits(whole)
+    return message_decimal(s, n, digits, out, simd)
+
+
+cdef inline bint message_time_whole(int64_t whole, uint8_t unit, int64_t* out) noexcept nogil:
+    cdef int64_t scale = message_scale(unit, whole)
+    if whole < 0 or whole > message_most(scale):
+        return False
+    out[0] = whole * scale
     return True
+
+
+cdef inline bint message_decimal(const char* s, uint32_t n, int shift, int64_t* out, bint simd) noexcept nogil:
+    """A number with a fraction or exponent, times 10 to the `shift`, exact as far as int64 goes: a double could not
+    hold the nanoseconds since 1970. False if it is no number or too large."""
+    cdef double number
+    cdef uint64_t mantissa = 0
+    cdef uint32_t i = 0
+    cdef int digits = 0, exponent = 0
+    cdef bint fraction = False, negative
+    if not scan_price(s, n, &number, simd) or number > 9.3e18:
+        return False
+    while i < n and s[i] | 32 != b"e":
+        if s[i] == b".":
+            fraction = True
+        elif digits < 19:
+            mantissa = mantissa * 10 + <uint64_t>(s[i] - 48)
+            digits += mantissa != 0
+            shift -= fraction
+        else:
+            shift += not fraction
+        i += 1
+    if i < n:
+        i += 1
+        negative = s[i] == b"-"
+        i += s[i] == b"-" or s[i] == b"+"
+        while i < n and exponent < 100000:
+            exponent = exponent * 10 + (s[i] - 48)
+            i += 1
+        shift += -exponent if negative else exponent
+    while shift < 0 and mantissa:
+        mantissa //= 10
+        shift += 1
+    while shift > 0 and mantissa:
+        if mantissa > <uint64_t>0x7FFFFFFFFFFFFFFF // 10:
+            return False
+        mantissa *= 10
+        shift -= 1
+    out[0] = <int64_t>mantissa
+    return mantissa < <uint64_t>0x7FFFFFFFFFFFFFFF
+
+
+cdef inline int message_digits(int64_t whole) noexcept nogil:
+    """Decimal places from a time's unit, known by its magnitude, down to nanoseconds."""
+    if whole < <int64_t>100000000000:
+        return 9
+    if whole < <int64_t>100000000000000:
+        return 6
+    return 3 if whole < <int64_t>100000000000000000 else 0
+
+
+cdef inline int64_t message_scale(uint8_t unit, int64_t whole) noexcept nogil:
+    """Nanoseconds in one unit.
+
+    `auto` goes by magnitude: each unit covers the years 1973 to 5138 of the one above.
+    """
+    cdef int digits = 9 - 3 * unit if unit != UNIT_AUTO else message_digits(whole)
+    if digits == 9:
+        return 1000000000
+    if digits == 6:
+        return 1000000
+    return 1000 if digits == 3 else 1
 
 
 cdef inline int64_t message_most(int64_t scale) noexcept nogil:
@@ -144,34 +194,6 @@ cdef inline int64_t message_most(int64_t scale) noexcept nogil:
     if scale == 1000000:
         return <int64_t>9223372036853
     return <int64_t>9223372035
-
-
-cdef inline bint message_decimal(const char* s, uint32_t n, uint8_t unit, int64_t* whole, int64_t* part) noexcept nogil:
-    """`whole.fraction` of a unit, the fraction in ns and exact: a double cannot hold nanoseconds since 1970."""
-    cdef uint32_t i = 0
-    cdef int64_t scale
-    while i < n and s[i] != b".":
-        i += 1
-    if i + 1 >= n or not scan_integer(s, i, whole):
-        return False
-    scale = message_scale(unit, whole[0])
-    for i in range(i + 1, n):
-        if s[i] < b"0" or s[i] > b"9":
-            return False
-        scale //= 10
-        part[0] += scale * (s[i] - 48)
-    return True
-
-
-cdef inline int64_t message_scale(uint8_t unit, int64_t whole) noexcept nogil:
-    """Nanoseconds in one unit; `auto` goes by magnitude: each unit covers the years 1973 to 5138 of the one above."""
-    if unit == UNIT_MS or (unit == UNIT_AUTO and <int64_t>100000000000 <= whole < <int64_t>100000000000000):
-        return 1000000
-    if unit == UNIT_US or (unit == UNIT_AUTO and <int64_t>100000000000000 <= whole < <int64_t>100000000000000000):
-        return 1000
-    if unit == UNIT_NS or (unit == UNIT_AUTO and whole >= <int64_t>100000000000000000):
-        return 1
-    return 1000000000
 
 
 cdef inline bint message_symbol(slots* j, const schema_message* m, ff_fields* f) noexcept nogil:
@@ -209,7 +231,7 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
             if <uint64_t>f.integer[3] > <uint64_t>m.time_most:  # negative ones too
                 return False
             f.event_ns = f.integer[3] * m.time_scale
-        elif not message_time_whole(f.integer[3], 0, m.unit, &f.event_ns):
+        elif not message_time_whole(f.integer[3], m.unit, &f.event_ns):
             return False
     f.sell = False
     if f.present & (1 << FIELD_SIDE):
@@ -226,7 +248,7 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
     return True
 
 
-cdef inline bint message_take(slots* j, uint16_t message, uint32_t base, bint simd) noexcept nogil:
+cdef inline bint message_take(slots* j, uint16_t message, bint simd) noexcept nogil:
     """One tick's worth of fields from the slots; False makes the message unknown."""
     cdef const schema_message* m = &j.program.messages[message]
     cdef const schema_field* want
@@ -245,7 +267,7 @@ cdef inline bint message_take(slots* j, uint16_t message, uint32_t base, bint si
     f.levels[1] = 0
     for i in range(m.n_fields):
         want = &m.fields[i]
-        s = message_at(j, want.at, base)
+        s = message_at(j, want.node)
         if s == NULL:
             continue
         bit = <uint16_t>(1 << want.field)

@@ -15,11 +15,6 @@ cdef enum:
     NO_NODE = 0xFFFF
     MAX_NODES = 512
 
-cdef enum scope:  # what a reference counts its node from
-    SCOPE_PAYLOAD = 0   # the payload: bare frame or inside the envelope
-    SCOPE_ENVELOPE = 1  # the frame around the payload
-    SCOPE_ELEMENT = 2   # an element's own tree; its nodes are absolute
-
 cdef enum match_type:
     MATCH_STRING, MATCH_NUMBER, MATCH_TRUE, MATCH_FALSE, MATCH_NULL, MATCH_MISSING, MATCH_PRESENT
 
@@ -49,24 +44,20 @@ cdef struct schema_node:
     uint16_t positions
     uint16_t end         # one past the last node of this subtree
 
-cdef struct schema_ref:
-    uint8_t scope
-    uint16_t node
-
 cdef struct schema_match:
-    schema_ref at
+    uint16_t node    # NO_NODE: not to be found here
     uint8_t type
     const char* text
     uint32_t size
     double number
 
 cdef struct schema_field:
-    schema_ref at
+    uint16_t node
     uint8_t field    # FIELD_*
     uint8_t action   # TAKE_*
 
 cdef struct schema_each:
-    schema_ref at    # the array
+    uint16_t node    # the array
     uint16_t root    # the tree of its elements
 
 cdef struct schema_message:
@@ -76,7 +67,6 @@ cdef struct schema_message:
     uint16_t n_matches
     uint16_t n_fields
     uint16_t n_each
-    bint by_shape        # no match declared: every reference must be present
     uint8_t kind         # FF_QUOTE ... or FF_CONTROL; FF_LEVEL for depth
     uint8_t flags        # FF_SNAPSHOT
     uint8_t rule         # SEQUENCE_*
@@ -94,9 +84,10 @@ cdef struct schema_message:
 
 cdef struct program:
     schema_node* nodes
-    schema_message* messages
+    schema_message* messages  # first as they are found bare, then as they are found in the envelope
     uint16_t n_nodes
-    uint16_t n_messages
+    uint16_t n_messages  # of one such set
+    uint16_t n_compiled  # of both
     uint16_t n_channels
     uint16_t n_streams
     uint16_t envelope    # the node the payload sits at inside an envelope, or NO_NODE

@@ -66,7 +66,6 @@ cdef class PriceTable:
     cdef void* _liveness
     cdef Clock _clock
     cdef readonly tuple channels
-    cdef object _array
     cdef list _names
     cdef uint32_t _id(self, str symbol) except? 0xFFFFFFFF
     cdef int _channel(self, channel) except -1

@@ -25,6 +25,7 @@ class Program:
         cls,
         nodes: list[dict[str, Any]],
         messages: list[dict[str, Any]],
+        count: int,
         envelope: int | None,
         channels: int,
         positional: bool,

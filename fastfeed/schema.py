@@ -55,7 +55,8 @@ _INTEGERS: Final = {"seq": 8, "first_seq": 9, "prev_seq": 10}
 _TEXTS: Final = {"event_time": 11, "symbol": 12, "side": 13}
 _LEVELS: Final = {"bids": 14, "asks": 15}
 _PRICE, _INTEGER, _TEXT, _LEVEL = range(4)  # field actions, as in ext/schema.pxd
-_PAYLOAD, _ENVELOPE, _ELEMENT = range(3)  # scopes, likewise
+_PRESENT: Final = 6  # a match that asks for presence only, likewise
+_NO_NODE: Final = 0xFFFF
 _UNITS: Final = {"s": 0, "ms": 1, "us": 2, "ns": 3, "auto": 4, "iso": 5}
 _RULES: Final = {"none": 0, "rising": 1, "contiguous": 2, "range": 3, "linked": 4, "connection": 5, "time": 6}
 _SNAPSHOT: Final = 1
@@ -192,13 +193,6 @@ class _Node:
     def children(self) -> list[_Node]:
         return [*self.keys.values(), *self.positions.values()]
 
-    def copy(self) -> _Node:
-        twin = _Node()
-        twin.level, twin.level_tree, twin.matched = self.level, self.level_tree, self.matched
-        twin.keys = {k: n.copy() for k, n in self.keys.items()}
-        twin.positions = {k: n.copy() for k, n in self.positions.items()}
-        return twin
-
     def enumerate(self, into: list[_Node]) -> None:
         """Number the subtree in preorder, appending to `into`."""
         self.number = len(into)
@@ -234,145 +228,145 @@ def _path(ref: Ref) -> tuple[int, list[str | int]]:
 
 
 class _Compiler:
-    """Collects the trees of all messages, then numbers them and writes the program down."""
+    """Collects the places all messages refer to in one tree, numbers them and writes the program down.
+
+    With an envelope every message is compiled twice, as it is found bare and as it is found inside.
+    """
 
     def __init__(self, messages: tuple[Message, ...], envelope: str | None) -> None:
         self.messages = messages
         self.envelope = envelope
-        self.payload = _Node()
-        self.outer: dict[int, tuple[_Node, list[str | int]]] = {}  # by id: a stand-in node, its path in the envelope
-        self.outer_nodes: dict[int, _Node] = {}  # by the same id: the node of the frame it stands for
+        self.frame = _Node()
         self.elements: list[_Node] = []
         self.levels: dict[tuple[Ref, Ref], _Level] = {}
         self.channels = list(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
 
-    def resolve(self, ref: Ref, chain: list[_Node]) -> tuple[int, _Node]:
-        """The scope and node of a reference made from the innermost of `chain` (payload, element, element of that)."""
+    def resolve(self, ref: Ref, chain: list[_Node]) -> _Node | None:
+        """What a reference names, made from the innermost of `chain` ([envelope,] payload, element, element of that).
+
+        None for a look into the envelope of a bare message.
+        """
         out, steps = _path(ref)
         if out < len(chain):
-            node = chain[len(chain) - 1 - out].at(steps)
-            return (_PAYLOAD if out == len(chain) - 1 else _ELEMENT), node
-        if out == len(chain) and self.envelope is not None:
-            node = _Node()
-            self.outer[id(node)] = node, steps
-            return _ENVELOPE, node
+            return chain[len(chain) - 1 - out].at(steps)
+        if out == len(chain) and self.envelope is not None and chain[0] is self.frame:
+            return None
         raise ConfigError(
             f"reference {ref!r} looks further out than the message goes: remove a '^.' or declare the envelope"
         )
 
-    def each(self, message: Message, chain: list[_Node]) -> list[tuple[int, _Node, _Node]]:
+    def each(self, message: Message, chain: list[_Node]) -> list[tuple[_Node | None, _Node]]:
         """The arrays to walk, outermost first, each with the tree of its elements; extends `chain` by those."""
         links = []
         for part in (message.each or "").split("[]"):
             if steps := part.strip("."):
-                scope, array = self.resolve(steps, chain)
+                array = self.resolve(steps, chain)
                 chain.append(_Node())
                 self.elements.append(chain[-1])
-                links.append((scope, array, chain[-1]))
+                links.append((array, chain[-1]))
         return links
 
-    def match(self, message: Message) -> list[tuple[int, _Node, int, bytes, float]]:
+    def match(self, message: Message, chain: list[_Node]) -> list[tuple[_Node | None, int, bytes, float]]:
         """What must hold for a message; references count from the message itself."""
-        wanted: list[tuple[int, _Node, int, bytes, float]] = []
+        wanted: list[tuple[_Node | None, int, bytes, float]] = []
         for ref, value in (*message.match.items(), *((ref, ...) for ref in message.has)):
-            scope, node = self.resolve(ref, [self.payload])
-            node.matched = node.matched or value is not ...
+            node = self.resolve(ref, chain)
+            if node is not None:
+                node.matched = node.matched or value is not ...
             if isinstance(value, str):
-                wanted.append((scope, node, 0, value.encode(), 0.0))
+                wanted.append((node, 0, value.encode(), 0.0))
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                wanted.append((scope, node, 1, b"", float(value)))
+                wanted.append((node, 1, b"", float(value)))
             elif any(value is v for v in (True, False, None, MISSING, ...)):
-                wanted.append((scope, node, (True, False, None, MISSING, ...).index(value) + 2, b"", 0.0))
+                wanted.append((node, (True, False, None, MISSING, ...).index(value) + 2, b"", 0.0))
             else:
                 raise ConfigError(f"match value {value!r} of {ref!r}: use str, int, float, bool, None or MISSING")
         return wanted
 
-    def fields(self, message: Message, chain: list[_Node]) -> list[tuple[int, _Node, int, int]]:
+    def fields(self, message: Message, chain: list[_Node]) -> list[tuple[_Node | None, int, int]]:
+        """Where every field is, which it is, and what to make of it."""
         taken = []
         for name, ref in message.references():
-            scope, node = self.resolve(ref, chain)
+            node = self.resolve(ref, chain)
             if name in _LEVELS:
-                if node.level not in (None, message.level):
-                    raise ConfigError(f"{ref!r} holds levels as {node.level} and as {message.level}: name it once")
-                node.level = message.level
-                node.level_tree = self.levels.setdefault(message.level, _Level(*message.level))
-                taken.append((scope, node, _LEVELS[name], _LEVEL))
+                if node is not None:
+                    self.hold_levels(node, message.level)
+                taken.append((node, _LEVELS[name], _LEVEL))
             elif name in _TEXTS:
-                taken.append((scope, node, _TEXTS[name], _TEXT))
+                taken.append((node, _TEXTS[name], _TEXT))
             elif name in _INTEGERS:
-                taken.append((scope, node, _INTEGERS[name], _INTEGER))
+                taken.append((node, _INTEGERS[name], _INTEGER))
             else:
-                taken.append((scope, node, _NUMBERS[message.kind].index(name), _PRICE))
+                taken.append((node, _NUMBERS[message.kind].index(name), _PRICE))
         return taken
 
-    def number(self) -> tuple[list[_Node], int | None]:
-        """Number every node.
+    def hold_levels(self, node: _Node, level: tuple[Ref, Ref]) -> None:
+        if node.level not in (None, level):
+            raise ConfigError(f"one key holds levels as {node.level} and as {level}: declare them alike")
+        node.level = level
+        node.level_tree = self.levels.setdefault(level, _Level(*level))
 
-        The envelope's copy of the payload keeps its order, so one offset leads from one to the other.
-        """
-        nodes: list[_Node] = []
-        envelope = None
-        if self.envelope is not None:
-            if self.envelope in self.payload.keys:
-                raise ConfigError(
-                    f"envelope {self.envelope!r} is also a key of a message: refer to its fields by path instead"
-                )
-            count = len(_preorder(self.payload))
-            twin = self.payload.copy()
-            envelope_node = self.payload.keys.setdefault(self.envelope, twin)
-            for stand_in, steps in self.outer.values():
-                node = self.outer_nodes[id(stand_in)] = self.payload.at(steps)
-                node.matched = node.matched or stand_in.matched
-            self.payload.enumerate(nodes)
-            envelope = envelope_node.number
-            if envelope != count:
-                paths = sorted(str(steps) for _, steps in self.outer.values())
-                raise ConfigError(f"a '^.' reference leads into a key that messages use themselves: {paths}")
-        else:
-            self.payload.enumerate(nodes)
-        for root in (*self.elements, *(level.root for level in self.levels.values())):
-            root.enumerate(nodes)
-        if len(nodes) > MAX_NODES:
-            raise ConfigError(f"the schema names {len(nodes)} places, more than {MAX_NODES}: split it into several")
-        return nodes, envelope
+    def compile(self, outer: list[_Node]) -> list[dict[str, Any]]:
+        """Every message as it is found at the innermost of `outer`."""
+        return [self.compile_one(stream, message, outer) for stream, message in enumerate(self.messages)]
+
+    def compile_one(self, stream: int, message: Message, outer: list[_Node]) -> dict[str, Any]:
+        symbol = message.symbol if isinstance(message.symbol, Symbol) else Symbol("")
+        until = (symbol.until or "\0").encode()
+        if len(until) != 1:
+            raise ConfigError(f"Symbol(until={symbol.until!r}): use one ASCII character")
+        chain = list(outer)
+        links = self.each(message, chain)
+        by_shape = not message.match and not message.has
+        return {
+            "kind": _KINDS[message.kind],
+            "flags": _SNAPSHOT if message.snapshot else 0,
+            "rule": _RULES[message.rule],
+            "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
+            "stream": stream,
+            "unit": _UNITS[message.unit],
+            "until": until[0],
+            "upper": symbol.upper,
+            "sell": message.side[1].encode() if isinstance(message.side, tuple) else None,
+            "null": [text.encode() for text in message.null],
+            # recognised by its keys alone, all that belong to the message itself must be there
+            "matches": [
+                *self.match(message, outer),
+                *((node, _PRESENT, b"", 0.0) for node in self.own(message, chain, outer) if by_shape),
+            ],
+            "fields": self.fields(message, chain),
+            "each": links,
+        }
+
+    def own(self, message: Message, chain: list[_Node], outer: list[_Node]) -> Iterator[_Node | None]:
+        """The places of a message's fields that lie in the message itself, not in an element or the envelope."""
+        for _, ref in message.references():
+            if _path(ref)[0] == len(chain) - len(outer):
+                yield self.resolve(ref, chain)
 
     def run(self) -> _core.Program:
         if len(self.channels) > MAX_CHANNELS:
             raise ConfigError(f"the schema has {len(self.channels)} channels, more than {MAX_CHANNELS}")
-        drafts = []
-        for message in self.messages:
-            chain = [self.payload]
-            links = self.each(message, chain)
-            drafts.append((message, self.match(message), links, self.fields(message, chain)))
-        nodes, envelope = self.number()
-
-        def number(node: _Node) -> int:
-            return self.outer_nodes[id(node)].number if id(node) in self.outer else node.number
-
-        messages = []
-        for stream, (message, matches, links, taken) in enumerate(drafts):
-            symbol = message.symbol if isinstance(message.symbol, Symbol) else Symbol("")
-            until = (symbol.until or "\0").encode()
-            if len(until) != 1:
-                raise ConfigError(f"Symbol(until={symbol.until!r}): use one ASCII character")
-            messages.append(
-                {
-                    "kind": _KINDS[message.kind],
-                    "flags": _SNAPSHOT if message.snapshot else 0,
-                    "rule": _RULES[message.rule],
-                    "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
-                    "stream": stream,
-                    "unit": _UNITS[message.unit],
-                    "until": until[0],
-                    "upper": symbol.upper,
-                    "sell": message.side[1].encode() if isinstance(message.side, tuple) else None,
-                    "null": [text.encode() for text in message.null],
-                    "by_shape": not message.match and not message.has,
-                    "matches": [(scope, number(node), kind, text, value) for scope, node, kind, text, value in matches],
-                    "fields": [(scope, number(node), what, action) for scope, node, what, action in taken],
-                    "each": [(scope, number(array), root.number) for scope, array, root in links],
-                }
-            )
+        messages = self.compile([self.frame])
+        payload = None
+        if self.envelope is not None:
+            if self.envelope in self.frame.keys:
+                raise ConfigError(
+                    f"envelope {self.envelope!r} is also a key of a message: refer to its fields by path instead"
+                )
+            payload = self.frame.at([self.envelope])
+            messages += self.compile([self.frame, payload])
+        nodes: list[_Node] = []
+        for root in (self.frame, *self.elements, *(level.root for level in self.levels.values())):
+            root.enumerate(nodes)
+        if len(nodes) > MAX_NODES:
+            raise ConfigError(f"the schema names {len(nodes)} places, more than {MAX_NODES}: split it into several")
+        for message in messages:
+            for part in ("matches", "fields", "each"):
+                message[part] = [
+                    tuple(_number(cell) if cell is None or isinstance(cell, _Node) else cell for cell in row)
+                    for row in message[part]
+                ]
         rows = []
         for node in nodes:
             tree = node.level_tree
@@ -391,14 +385,18 @@ class _Compiler:
                     "matched": node.matched,
                 }
             )
-        return _core.Program(rows, messages, envelope, len(self.channels), bool(self.payload.positions))
+        return _core.Program(
+            rows,
+            messages,
+            len(self.messages),
+            None if payload is None else payload.number,
+            len(self.channels),
+            bool(self.frame.positions),
+        )
 
 
-def _preorder(node: _Node) -> list[_Node]:
-    found = [node]
-    for child in node.children():
-        found += _preorder(child)
-    return found
+def _number(node: _Node | None) -> int:
+    return _NO_NODE if node is None else node.number
 
 
 class Schema:

@@ -3,6 +3,7 @@
 Pure: no decoder, no threads but where the test is about them.
 """
 
+import gc
 import threading
 
 import numpy as np
@@ -138,6 +139,21 @@ def test_a_reader_keeps_its_ring_alive():
     ring.publish(numbered(0, 4))
     del ring
     assert list(reader.read()["seq"]) == [0, 1, 2, 3]
+
+
+def test_a_reader_in_a_reference_cycle_is_collected():
+    """As when a strategy holds its reader and its feed's callback holds the strategy."""
+    ring = fastfeed.TickRing(16)
+    kept = ring.reader()
+    for _ in range(500):
+        cycle: dict = {"reader": ring.reader(), "ring": ring}
+        cycle["cycle"] = cycle
+        lonely: dict = {"reader": fastfeed.TickRing(16).reader()}
+        lonely["cycle"] = lonely
+    del cycle, lonely
+    gc.collect()
+    ring.publish(numbered(0, 4))
+    assert list(kept.read()["seq"]) == [0, 1, 2, 3]
 
 
 OPERATIONS = st.lists(

@@ -195,13 +195,16 @@ def test_a_match_in_the_envelope_is_never_forgotten():
             assert r.verdict('{"n":2,"type":"B","data":{"s":"A","p":"1"}}') == "unknown"
 
 
-def test_a_look_into_the_envelope_below_a_key_of_the_messages_is_refused():
-    with pytest.raises(fastfeed.ConfigError, match=r"leads into a key that messages use themselves.*'c', 'd'"):
-        reader(
-            Message("trade", match={"^.c.d": "y"}, each="c", symbol="s", price="p"),
-            Message("quote", match={"c.b": 1}, symbol="s", bid="z"),
-            envelope="data",
-        )
+def test_envelope_and_message_may_use_the_same_keys():
+    r = reader(
+        Message("trade", match={"^.c.d": "y"}, each="c", symbol="s", price="p"),
+        Message("quote", match={"c.b": 1}, symbol="s", bid="z"),
+        envelope="data",
+    )
+    for _ in range(4):
+        assert r.ticks('{"c":{"d":"y"},"data":{"c":[{"s":"A","p":"5"}],"z":9}}')["price"][0] == 5
+        assert r.ticks('{"data":{"c":{"b":1},"s":"A","z":"7"},"c":{"d":"n"}}')["bid"][0] == 7
+        assert r.verdict('{"c":{"d":"n"},"data":{"c":[{"s":"A","p":"5"}]}}') == "unknown"
 
 
 def test_one_key_may_hold_levels_for_one_message_and_elements_for_another():

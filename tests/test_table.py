@@ -338,6 +338,27 @@ def test_forgotten_readers_leave_nothing_behind(decoder):
     assert len(reader.read()) == 1
 
 
+def test_whatever_dies_in_a_reference_cycle_is_collected(decoder):
+    reader = decoder.prices.reader()
+    for _ in range(300):
+        other = fastfeed.Decoder(SCHEMA, max_symbols=16, ring_capacity=16)
+        other.decode(quote("A", 1))
+        cycle: dict = {
+            "decoder": other,
+            "prices": other.prices,
+            "rows": other.prices.reader(),
+            "array": other.prices.array,
+        }
+        cycle |= {"ring": other.ring, "ticks": other.ring.reader(), "symbols": other.prices.symbols}
+        cycle["cycle"] = cycle
+        rows: dict = {"rows": other.prices.reader(), "mine": decoder.prices.reader()}
+        rows["cycle"] = rows
+    del other, cycle, rows
+    gc.collect()
+    decoder.decode(quote("A", 1))
+    assert len(reader.read()) == 1
+
+
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_readers_at_different_paces_each_balance(count):
     choose = random.Random(count)

@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 import picows
 import pytest
 from corpus import ACK, DEPTH, QUOTE, TRADE
-from fastfeed._wire import Wire
 
 import fastfeed
+from fastfeed._wire import Wire
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DEADLINE = 10.0
@@ -183,26 +183,28 @@ async def connected(provider="binance-usdm", **options) -> AsyncIterator[Line]:
         accepted.set_result(Line(reader, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    decoder = fastfeed.Decoder(provider)
-    handler = Handler(decoder)
-    wire = Wire(decoder, handler, **options)
-    async with asyncio.timeout(DEADLINE):
-        transport, _ = await picows.ws_connect(
-            lambda: wire,
-            f"ws://127.0.0.1:{port}/",
-            enable_auto_ping=False,
-            enable_auto_pong=False,
-            max_redirects=0,
-            max_frame_size=options.get("max_message", 10 * 2**20),
-        )
-        line = await accepted
-    line.decoder, line.handler, line.wire = decoder, handler, wire
+    transport = line = None
     try:
+        decoder = fastfeed.Decoder(provider)
+        handler = Handler(decoder)
+        wire = Wire(decoder, handler, **options)
+        async with asyncio.timeout(DEADLINE):
+            transport, _ = await picows.ws_connect(
+                lambda: wire,
+                f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/",
+                enable_auto_ping=False,
+                enable_auto_pong=False,
+                max_redirects=0,
+                max_frame_size=options.get("max_message", 10 * 2**20),
+            )
+            line = await accepted
+        line.decoder, line.handler, line.wire = decoder, handler, wire
         yield line
     finally:
-        transport.disconnect()
-        line.writer.close()
+        if transport is not None:
+            transport.disconnect()
+        if line is not None:
+            line.writer.close()
         server.close()
 
 
@@ -663,3 +665,44 @@ async def test_a_source_marks_its_ticks():
         await line.write(frame(TEXT, quote(1)))
         await line.until_ticks(1)
         assert list(reader.read()["source"]) == [7]
+
+
+# ---- any bytes ----
+
+
+def damaged(choose: random.Random) -> bytes:
+    """Some frames with a few bytes changed, dropped or doubled, or no frames at all."""
+    if choose.random() < 0.1:
+        return choose.randbytes(choose.randint(1, 200))
+    pieces = [data for data, _ in TRICKY.values()] + [data for data, _ in VIOLATIONS.values()] + [closing(1000)]
+    stream = bytearray(b"".join(choose.choices(pieces, k=choose.randint(1, 6))))
+    for _ in range(choose.randint(1, 4)):
+        place = choose.randrange(len(stream))
+        change = choose.random()
+        if change < 0.5:
+            stream[place] = choose.randrange(256)
+        elif change < 0.75:
+            del stream[place : place + choose.randint(1, 9)]
+        else:
+            stream[place:place] = stream[place : place + choose.randint(1, 9)]
+        if not stream:
+            return b"\x00"
+    return bytes(stream)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_any_bytes_after_the_handshake_end_in_one_close_with_the_books_balanced(seed):
+    choose = random.Random(seed)
+    for _ in range(25):
+        async with connected(max_message=100_000) as line:
+            stream = damaged(choose)
+            cut = choose.randrange(len(stream))
+            await line.write(stream[:cut])
+            await line.write(stream[cut:])
+            line.writer.close()
+            code, _ = await line.until_closed()
+            assert code in (1000, 1001, 1002, 1005, 1006, 1007, 1009) or 3000 <= code < 5000 or 1003 <= code <= 1014
+            stats = line.decoder.stats()
+            assert stats["frames"] == stats["data"] + stats["control"] + stats["unknown"] + stats["malformed"]
+            assert len(line.handler.ticks) == stats["ticks"], "every tick made was announced by a wake-up"
+            assert len(line.handler.named("closed")) == 1
