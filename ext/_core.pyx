@@ -29,7 +29,7 @@ from histogram cimport histogram_quantile
 from json cimport json_frame
 from layout cimport layout_choice, layout_kernels
 from message cimport message_most, message_scale
-from liveness cimport liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open
+from liveness cimport liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open, liveness_sweep
 from ring cimport (
     ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader,
     ring_received, ring_unread,
@@ -542,6 +542,45 @@ cdef class PriceTable:
             (<int64_t*>view.buf)[i] = liveness_at(<liveness*>self._liveness, i, number).mono_ns
         PyBuffer_Release(&view)
         return out
+
+    def usual_gaps(self, channel not None):
+        """The learned 99th percentile of each symbol's inter-arrival times on a channel, in seconds; NaN until two arrivals."""
+        cdef table* t = <table*>self._table
+        cdef object out = numpy.empty(t.count, numpy.float64)
+        cdef Py_buffer view
+        cdef uint32_t i
+        cdef int number = self._channel(channel)
+        cdef int64_t usual_ns
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        for i in range(t.count):
+            usual_ns = liveness_at(<liveness*>self._liveness, i, number).usual_ns
+            (<double*>view.buf)[i] = <double>usual_ns / 1e9 if usual_ns else float("nan")
+        PyBuffer_Release(&view)
+        return out
+
+    def sweep(self, channel not None, *, threshold=None, double factor=4.0, double floor=1.0, double ceiling=60.0):
+        """What has changed on a channel since the last sweep: (ids fallen silent, ids heard again), two lists.
+
+        Silent is longer than `threshold` seconds without data, or, without one, than `factor` times the symbol's own
+        usual gap, kept between `floor` and `ceiling`. What has never been heard is neither.
+        """
+        cdef table* t = <table*>self._table
+        cdef uint32_t i
+        cdef int number = self._channel(channel)
+        cdef int changed
+        cdef int64_t now = self._clock.mono()
+        cdef int64_t fixed_ns = 0 if threshold is None else max(1, _age_ns(threshold))
+        cdef int64_t floor_ns = _age_ns(floor)
+        cdef int64_t ceiling_ns = _age_ns(ceiling)
+        cdef list silent = [], heard = []
+        for i in range(t.count):
+            changed = liveness_sweep(
+                <liveness*>self._liveness, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
+            if changed > 0:
+                silent.append(i)
+            elif changed < 0:
+                heard.append(i)
+        return silent, heard
 
     def forget(self, str symbol, channel not None):
         """The channel's past arrivals no longer vouch for the symbol: not fresh until it delivers again."""

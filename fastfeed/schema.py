@@ -241,36 +241,39 @@ class _Compiler:
         self.levels: dict[tuple[Ref, Ref], _Level] = {}
         self.channels = list(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
 
-    def resolve(self, ref: Ref, chain: list[_Node]) -> _Node | None:
-        """What a reference names, made from the innermost of `chain` ([envelope,] payload, element, element of that).
+    def resolve(self, ref: Ref, chain: list[_Node], outer: list[_Node]) -> _Node | None:
+        """What a reference names, made from the innermost of `chain`: `outer` ([envelope,] payload), element, ...
 
         None for a look into the envelope of a bare message.
         """
         out, steps = _path(ref)
+        bare = len(outer) == 1
+        if self.envelope is not None and out == len(chain) - 1 + bare and out > 0:
+            if isinstance(steps[0], int) or steps[0] == self.envelope:
+                raise ConfigError(f"reference {ref!r} leads out of the message and back in: name a key of the envelope")
+            return None if bare else chain[0].at(steps)
         if out < len(chain):
             return chain[len(chain) - 1 - out].at(steps)
-        if out == len(chain) and self.envelope is not None and chain[0] is self.frame:
-            return None
         raise ConfigError(
             f"reference {ref!r} looks further out than the message goes: remove a '^.' or declare the envelope"
         )
 
-    def each(self, message: Message, chain: list[_Node]) -> list[tuple[_Node | None, _Node]]:
+    def each(self, message: Message, chain: list[_Node], outer: list[_Node]) -> list[tuple[_Node | None, _Node]]:
         """The arrays to walk, outermost first, each with the tree of its elements; extends `chain` by those."""
         links = []
         for part in (message.each or "").split("[]"):
             if steps := part.strip("."):
-                array = self.resolve(steps, chain)
+                array = self.resolve(steps, chain, outer)
                 chain.append(_Node())
                 self.elements.append(chain[-1])
                 links.append((array, chain[-1]))
         return links
 
-    def match(self, message: Message, chain: list[_Node]) -> list[tuple[_Node | None, int, bytes, float]]:
+    def match(self, message: Message, outer: list[_Node]) -> list[tuple[_Node | None, int, bytes, float]]:
         """What must hold for a message; references count from the message itself."""
         wanted: list[tuple[_Node | None, int, bytes, float]] = []
         for ref, value in (*message.match.items(), *((ref, ...) for ref in message.has)):
-            node = self.resolve(ref, chain)
+            node = self.resolve(ref, outer, outer)
             if node is not None:
                 node.matched = node.matched or value is not ...
             if isinstance(value, str):
@@ -283,11 +286,11 @@ class _Compiler:
                 raise ConfigError(f"match value {value!r} of {ref!r}: use str, int, float, bool, None or MISSING")
         return wanted
 
-    def fields(self, message: Message, chain: list[_Node]) -> list[tuple[_Node | None, int, int]]:
+    def fields(self, message: Message, chain: list[_Node], outer: list[_Node]) -> list[tuple[_Node | None, int, int]]:
         """Where every field is, which it is, and what to make of it."""
         taken = []
         for name, ref in message.references():
-            node = self.resolve(ref, chain)
+            node = self.resolve(ref, chain, outer)
             if name in _LEVELS:
                 if node is not None:
                     self.hold_levels(node, message.level)
@@ -316,7 +319,7 @@ class _Compiler:
         if len(until) != 1:
             raise ConfigError(f"Symbol(until={symbol.until!r}): use one ASCII character")
         chain = list(outer)
-        links = self.each(message, chain)
+        links = self.each(message, chain, outer)
         by_shape = not message.match and not message.has
         return {
             "kind": _KINDS[message.kind],
@@ -334,7 +337,7 @@ class _Compiler:
                 *self.match(message, outer),
                 *((node, _PRESENT, b"", 0.0) for node in self.own(message, chain, outer) if by_shape),
             ],
-            "fields": self.fields(message, chain),
+            "fields": self.fields(message, chain, outer),
             "each": links,
         }
 
@@ -342,7 +345,7 @@ class _Compiler:
         """The places of a message's fields that lie in the message itself, not in an element or the envelope."""
         for _, ref in message.references():
             if _path(ref)[0] == len(chain) - len(outer):
-                yield self.resolve(ref, chain)
+                yield self.resolve(ref, chain, outer)
 
     def run(self) -> _core.Program:
         if len(self.channels) > MAX_CHANNELS:
