@@ -29,7 +29,9 @@ from histogram cimport histogram_quantile
 from json cimport json_frame
 from layout cimport layout_choice, layout_kernels
 from message cimport message_most, message_scale
-from liveness cimport liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open, liveness_sweep
+from liveness cimport (
+    liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open, liveness_sweep,
+)
 from ring cimport (
     ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader,
     ring_received, ring_unread,
@@ -544,7 +546,7 @@ cdef class PriceTable:
         return out
 
     def usual_gaps(self, channel not None):
-        """The learned 99th percentile of each symbol's inter-arrival times on a channel, in seconds; NaN until two arrivals."""
+        """The learned 99th percentile of each symbol's inter-arrival times on a channel (s); NaN until two arrivals."""
         cdef table* t = <table*>self._table
         cdef object out = numpy.empty(t.count, numpy.float64)
         cdef Py_buffer view

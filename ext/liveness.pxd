@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 cdef struct arrival:
     int64_t mono_ns  # 0: never
-    int64_t usual_ns # the learned 99th percentile of its inter-arrival times; 0 until two arrivals
+    int64_t usual_ns  # the learned 99th percentile of its inter-arrival times; 0 until two arrivals
     bint silent      # as of the last sweep
     int64_t lag_ns   # receipt minus event time, as the two clocks stand; 0 where the provider gives none
 
@@ -88,8 +88,8 @@ cdef inline int64_t liveness_oldest(const liveness* l, uint32_t symbol_id, int64
 
 
 cdef inline int liveness_sweep(
-    liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns, int64_t fixed_ns, double factor, int64_t floor_ns,
-    int64_t ceiling_ns
+    liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns,
+    int64_t fixed_ns, double factor, int64_t floor_ns, int64_t ceiling_ns
 ) noexcept nogil:
     """1 if the channel has fallen silent since the last sweep, -1 if it is heard again, 0 if neither or never heard.
 

@@ -70,7 +70,9 @@ cdef inline uint64_t symbols_key(symbol_entry* e, const char* text, uint32_t siz
     return symbols_hash(e)
 
 
-cdef inline symbol_entry* symbols_slot(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil:
+cdef inline symbol_entry* symbols_slot(
+    symbols* s, const symbol_entry* want, uint64_t hash, const char* text
+) noexcept nogil:
     """The entry of this symbol, or the free one where it would go."""
     cdef symbol_entry* e
     cdef uint32_t i = <uint32_t>(hash >> 32)
@@ -87,7 +89,6 @@ cdef inline symbol_entry* symbols_slot(symbols* s, const symbol_entry* want, uin
 cdef inline bint symbols_grow(symbols* s) noexcept nogil:
     """Twice the room. False if memory is out; the table then stays as it is, only fuller."""
     cdef symbol_entry* old = s.entries
-    cdef symbol_entry* e
     cdef uint32_t i, j, room = 2 * (s.mask + 1)
     cdef symbol_entry* bigger = <symbol_entry*>calloc(room, sizeof(symbol_entry))
     if bigger == NULL:

@@ -1,4 +1,6 @@
-"""For Cython users: the compiled handles and their calls that need no Python. Unstable between minor versions; compile against the one you run.
+"""For Cython users: the compiled handles and their calls that need no Python.
+
+Unstable between minor versions; compile against the one you run.
 
     from fastfeed._core cimport PriceTable, TickReader, ff_row, ff_tick
 """
@@ -102,7 +104,10 @@ cdef class Decoder:
     cdef readonly TickRing ring
     cdef readonly Clock clock
     cdef readonly object schema
-    # Decode one frame. `readable` bytes after it may be read and, for the call, written; its verdict: 0 unknown, 1 control, 2 data, 3 malformed.
-    cdef int frame(self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil
+    # Decode one frame. `readable` bytes after it may be read and, for the call, written; its verdict: 0 unknown,
+    # 1 control, 2 data, 3 malformed.
+    cdef int frame(
+        self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    ) noexcept nogil
     # The control messages of the frame just decoded, as bytes.
     cdef list controls(self)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 STRATEGY = Path(__file__).parent / "strategy"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.tree, pytest.mark.timeout(600)]
 
 DRIVE = """
 import ctypes, json, sys, time

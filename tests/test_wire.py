@@ -12,7 +12,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import picows
 import pytest
@@ -203,6 +203,8 @@ async def connected(provider="binance-usdm", **options) -> AsyncIterator[Line]:
     finally:
         if transport is not None:
             transport.disconnect()
+            with suppress(picows.WSError):  # the violation, told once more to whoever waits
+                await transport.wait_disconnected()
         if line is not None:
             line.writer.close()
         server.close()
