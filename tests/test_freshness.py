@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
-from fastfeed._core import Clock
 
 import fastfeed
+from fastfeed._core import Clock
 from fastfeed.schema import Message, Schema
 
 SECOND = 10**9
