@@ -30,7 +30,8 @@ from json cimport json_frame
 from layout cimport layout_choice, layout_kernels
 from message cimport message_most, message_scale
 from liveness cimport (
-    liveness, liveness_age, liveness_at, liveness_close, liveness_oldest, liveness_open, liveness_sweep,
+    REQUIRED, liveness, liveness_age, liveness_at, liveness_close, liveness_forget, liveness_mask, liveness_oldest,
+    liveness_open, liveness_sweep,
 )
 from ring cimport (
     ring, ring_attach, ring_close, ring_detach, ring_open, ring_pending, ring_publish, ring_read, ring_reader,
@@ -44,10 +45,10 @@ from schema cimport (
 from slots cimport MALFORMED, slots
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
-    table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_lock, table_mark,
-    table_open, table_pending, table_reader, table_ready, table_received, table_unlock,
+    table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_judge, table_mark,
+    table_open, table_pending, table_reader, table_ready, table_received,
 )
-from tick cimport FF_LIVE, FF_QUIET, FF_QUOTE, FF_TRADE
+from tick cimport FF_QUOTE, FF_TRADE
 from tick cimport ff_row as row_t
 from tick cimport ff_tick as tick_t
 
@@ -391,9 +392,8 @@ class _Symbols(Sequence):
 cdef inline bint _fresh(
     const table* t, const liveness* l, uint32_t symbol_id, int64_t max_age_ns, int channel, int64_t now
 ) noexcept nogil:
-    cdef const row_t* r = &t.rows[symbol_id]
     cdef int64_t age
-    if (r.status != FF_LIVE and r.status != FF_QUIET) or r.flags:
+    if t.doubtful[symbol_id]:
         return False
     age = liveness_age(l, symbol_id, channel, now) if channel >= 0 else liveness_oldest(l, symbol_id, now)
     return 0 <= age <= max_age_ns
@@ -502,11 +502,14 @@ cdef class PriceTable:
         cdef int64_t max_age_ns = _age_ns(max_age)
         cdef int64_t now = self._clock.mono()
         cdef int number = -1 if channel is None else self._channel(channel)
-        cdef char* mask
+        cdef uint8_t* mask
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-        mask = <char*>view.buf
+        mask = <uint8_t*>view.buf
         for i in range(t.count):
-            mask[i] = _fresh(t, <liveness*>self._liveness, i, max_age_ns, number, now)
+            mask[i] = t.doubtful[i] == 0
+        if max_age_ns < 0:
+            memset(mask, 0, t.count)
+        liveness_mask(<liveness*>self._liveness, t.count, now, max_age_ns, number, mask)
         PyBuffer_Release(&view)
         return out
 
@@ -586,7 +589,7 @@ cdef class PriceTable:
 
     def forget(self, str symbol, channel not None):
         """The channel's past arrivals no longer vouch for the symbol: not fresh until it delivers again."""
-        liveness_at(<liveness*>self._liveness, self._id(symbol), self._channel(channel)).mono_ns = 0
+        liveness_forget(<liveness*>self._liveness, self._id(symbol), self._channel(channel))
 
     def require(self, str symbol, channels):
         """From now on all these channels must be fresh for the symbol to be.
@@ -596,23 +599,22 @@ cdef class PriceTable:
         cdef uint32_t mask = 0
         for channel in channels:
             mask |= <uint32_t>1 << self._channel(channel)
-        (<liveness*>self._liveness).required[self._id(symbol)] = mask & (<liveness*>self._liveness).priced
+        mask &= (<liveness*>self._liveness).priced
+        (<liveness*>self._liveness).wanted[self._id(symbol)] = mask | <uint32_t>REQUIRED
 
     def set_status(self, str symbol, int status):
         """Set what the symbol's prices are worth; the next tick makes it LIVE again."""
         if not 0 <= status <= 6:
             raise ConfigError(f"status {status!r}: use a fastfeed.Status")
-        cdef row_t* r = &(<table*>self._table).rows[self._id(symbol)]
-        table_lock(r)
-        r.status = status
-        table_unlock(r)
+        cdef table* t = <table*>self._table
+        cdef uint32_t symbol_id = self._id(symbol)
+        table_judge(t, symbol_id, <uint8_t>status, t.rows[symbol_id].flags)
 
     def repaired(self, str symbol):
         """The gap of this symbol has been dealt with: clear AFTER_GAP on its row."""
-        cdef row_t* r = &(<table*>self._table).rows[self._id(symbol)]
-        table_lock(r)
-        r.flags = 0
-        table_unlock(r)
+        cdef table* t = <table*>self._table
+        cdef uint32_t symbol_id = self._id(symbol)
+        table_judge(t, symbol_id, t.rows[symbol_id].status, 0)
 
     def set_clock_offset(self, double seconds):
         """This machine's clock minus the provider's, taken off every event-time lag."""

@@ -202,6 +202,7 @@ cdef inline void decoder_commit(
     cdef const schema_message* m = &d.program.messages[f.message]
     cdef ff_tick k
     cdef uint32_t i
+    cdef int64_t lag_ns = 0
     cdef int verdict
     k.symbol_id = decoder_symbol(d, f.symbol, f.symbol_size)
     if k.symbol_id == NO_SYMBOL:
@@ -218,9 +219,10 @@ cdef inline void decoder_commit(
     k.event_ns = f.event_ns
     k.recv_ns = recv_ns
     if f.event_ns:
-        histogram_record(&d.lag, recv_ns - f.event_ns)
+        lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
+        histogram_record(&d.lag, lag_ns)
     if verdict != DUPLICATE:
-        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, recv_ns - f.event_ns if f.event_ns else 0)
+        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, lag_ns)
     if k.kind == FF_LEVEL:
         decoder_levels(d, f, &k)
         return

@@ -3,20 +3,26 @@
 Knows no prices. Only data touches it: heartbeats, acks, errors and repeats never make anything fresh.
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 
+cdef extern from "scan.h" nogil:
+    int ff_ctz(uint64_t x)
+
+cdef enum:
+    REQUIRED = 0x80000000  # in `wanted`: the set was asked for and does not grow by itself
+
 cdef struct arrival:
-    int64_t mono_ns  # 0: never
-    int64_t usual_ns  # the learned 99th percentile of its inter-arrival times; 0 until two arrivals
-    bint silent      # as of the last sweep
-    int64_t lag_ns   # receipt minus event time, as the two clocks stand; 0 where the provider gives none
+    int64_t mono_ns   # the newest; 0: never
+    int64_t usual_ns  # the learned 99th percentile of the inter-arrival times; 0 until two arrivals
+    bint silent       # as of the last sweep
 
 cdef struct liveness:
     arrival* arrivals   # [channel * symbols + symbol]: the symbols of one channel lie together
-    uint32_t* required  # per symbol: channels that must be fresh, one bit each; 0: those that ever arrived
+    int64_t* as_of_ns   # likewise: the newest arrival less what it was late by the provider's own time; 0: never
+    uint32_t* wanted    # per symbol: channels that must be fresh, one bit each; until REQUIRED, those that ever arrived
     uint32_t symbols
     uint32_t channels
     uint32_t priced     # channels that carry prices, one bit each
@@ -29,13 +35,15 @@ cdef inline bint liveness_open(liveness* l, uint32_t symbols, uint32_t channels,
     l.channels = channels
     l.priced = priced
     l.arrivals = <arrival*>calloc(<size_t>symbols * channels, sizeof(arrival))
-    l.required = <uint32_t*>calloc(symbols, sizeof(uint32_t))
-    return l.arrivals != NULL and l.required != NULL
+    l.as_of_ns = <int64_t*>calloc(<size_t>symbols * channels, sizeof(int64_t))
+    l.wanted = <uint32_t*>calloc(symbols, sizeof(uint32_t))
+    return l.arrivals != NULL and l.as_of_ns != NULL and l.wanted != NULL
 
 
 cdef inline void liveness_close(liveness* l) noexcept nogil:
     free(l.arrivals)
-    free(l.required)
+    free(l.as_of_ns)
+    free(l.wanted)
 
 
 cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
@@ -45,8 +53,10 @@ cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t
 cdef inline void liveness_touch(
     liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns, int64_t lag_ns
 ) noexcept nogil:
+    """Data arrived. `lag_ns`: receipt minus event time as the two clocks stand; 0 where the provider gives none."""
     cdef arrival* a = liveness_at(l, symbol_id, channel)
     cdef int64_t gap = mono_ns - a.mono_ns
+    cdef int64_t late = lag_ns - l.offset_ns if lag_ns else 0
     if gap > 0 and a.mono_ns:
         # A frugal quantile: up by an eighth, down by a 1,024th, so it rests where one gap in 129 is longer.
         if gap > a.usual_ns:
@@ -54,37 +64,59 @@ cdef inline void liveness_touch(
         else:
             a.usual_ns -= a.usual_ns >> 10
     a.mono_ns = mono_ns
-    a.lag_ns = lag_ns
+    l.as_of_ns[<size_t>channel * l.symbols + symbol_id] = mono_ns - (late if late > 0 else 0)
+    if not l.wanted[symbol_id] & <uint32_t>REQUIRED:
+        l.wanted[symbol_id] |= l.priced & (<uint32_t>1 << channel)
+
+
+cdef inline void liveness_forget(liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
+    """Past arrivals no longer vouch for anything; what was learned stays."""
+    liveness_at(l, symbol_id, channel).mono_ns = 0
+    l.as_of_ns[<size_t>channel * l.symbols + symbol_id] = 0
 
 
 cdef inline int64_t liveness_age(
     const liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns
 ) noexcept nogil:
     """Age of the newest data in ns, what it was late included; -1 if there never was any."""
-    cdef const arrival* a = liveness_at(l, symbol_id, channel)
-    cdef int64_t late = a.lag_ns - l.offset_ns if a.lag_ns else 0
-    if a.mono_ns == 0:
-        return -1
-    return mono_ns - a.mono_ns + (late if late > 0 else 0)
+    cdef int64_t as_of_ns = l.as_of_ns[<size_t>channel * l.symbols + symbol_id]
+    return mono_ns - as_of_ns if as_of_ns else -1
 
 
 cdef inline int64_t liveness_oldest(const liveness* l, uint32_t symbol_id, int64_t mono_ns) noexcept nogil:
-    """The age of the least fresh channel that must be fresh; -1 if one of them (or every one) never arrived."""
-    cdef uint32_t wanted = l.required[symbol_id]
-    cdef bint all_of_them = wanted != 0
+    """The age of the least fresh channel that must be fresh; -1 if one of them never arrived, or there is none."""
+    cdef uint32_t wanted = l.wanted[symbol_id] & ~<uint32_t>REQUIRED
     cdef int64_t age, oldest = -1
-    cdef uint32_t c
-    if not all_of_them:
-        wanted = l.priced
-    for c in range(l.channels):
-        if not (wanted >> c) & 1:
-            continue
-        age = liveness_age(l, symbol_id, c, mono_ns)
-        if age < 0 and all_of_them:
+    while wanted:
+        age = liveness_age(l, symbol_id, <uint32_t>ff_ctz(wanted), mono_ns)
+        wanted &= wanted - 1
+        if age < 0:
             return -1
         if age > oldest:
             oldest = age
     return oldest
+
+
+cdef inline void liveness_mask(
+    const liveness* l, uint32_t symbols, int64_t mono_ns, int64_t max_age_ns, int channel, uint8_t* fresh
+) noexcept nogil:
+    """Clear `fresh` of every symbol that is not: channel by channel, each a straight run through memory."""
+    cdef const int64_t* as_of_ns
+    cdef uint32_t bit, i, c, all_wanted = 0
+    if channel < 0:
+        for i in range(symbols):
+            all_wanted |= l.wanted[i]
+            fresh[i] &= (l.wanted[i] & ~<uint32_t>REQUIRED) != 0
+    else:
+        all_wanted = <uint32_t>1 << channel
+    for c in range(l.channels):
+        bit = <uint32_t>1 << c
+        if not all_wanted & bit:
+            continue
+        as_of_ns = l.as_of_ns + <size_t>c * l.symbols
+        for i in range(symbols):
+            fresh[i] &= ((l.wanted[i] & bit) == 0 and channel < 0) | (
+                (as_of_ns[i] != 0) & (mono_ns - as_of_ns[i] <= max_age_ns))
 
 
 cdef inline int liveness_sweep(

@@ -5,12 +5,12 @@ drains, one entry of the log. A consumer that fell behind loses no symbol, only 
 counted per row.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from order cimport order_fence, order_load32, order_store32
-from tick cimport FF_AFTER_GAP, FF_LIVE, FF_MARK, FF_NOT_LAST, FF_QUOTE, FF_TRADE, ff_row, ff_tick
+from tick cimport FF_AFTER_GAP, FF_LIVE, FF_QUIET, FF_QUOTE, ff_row, ff_tick
 
 
 cdef extern from "math.h" nogil:
@@ -30,6 +30,7 @@ cdef struct table:
     table_mark* marks
     uint32_t limit      # rows reserved; they never move
     uint32_t count      # rows in use
+    uint8_t* doubtful   # per symbol: not LIVE or QUIET, or flagged; beside the rows because guards read only this
     uint32_t* logged    # per symbol: the epoch of its newest log entry
     uint32_t* log       # symbol ids in order of change, circular
     uint64_t log_head   # entries ever written
@@ -59,17 +60,19 @@ cdef inline bint table_open(table* t, uint32_t limit) noexcept nogil:
     t.memory = calloc(<size_t>limit + 1, sizeof(ff_row))
     t.rows = <ff_row*>((<uintptr_t>t.memory + 63) & ~<uintptr_t>63)
     t.marks = <table_mark*>calloc(limit, sizeof(table_mark))
+    t.doubtful = <uint8_t*>calloc(limit, 1)
     t.logged = <uint32_t*>calloc(limit, sizeof(uint32_t))
     t.log = <uint32_t*>calloc(room, sizeof(uint32_t))
     t.log_mask = room - 1
     t.limit = limit
     t.epoch = 1
-    return t.memory != NULL and t.marks != NULL and t.logged != NULL and t.log != NULL
+    return t.memory != NULL and t.marks != NULL and t.doubtful != NULL and t.logged != NULL and t.log != NULL
 
 
 cdef inline void table_close(table* t) noexcept nogil:
     free(t.memory)
     free(t.marks)
+    free(t.doubtful)
     free(t.logged)
     free(t.log)
 
@@ -80,6 +83,7 @@ cdef inline void table_add(table* t, uint32_t symbol_id) noexcept nogil:
     r.symbol_id = symbol_id
     r.bid = r.bid_size = r.ask = r.ask_size = r.last = r.last_size = NAN
     t.marks[symbol_id].price = t.marks[symbol_id].index = t.marks[symbol_id].funding = NAN
+    t.doubtful[symbol_id] = True
     t.count = symbol_id + 1
 
 
@@ -131,11 +135,22 @@ cdef inline void table_put(table* t, const ff_tick* k, uint16_t present, uint16_
     r.seq = k.seq
     r.updates += 1
     table_unlock(r)
+    t.doubtful[k.symbol_id] = r.flags != 0
     t.updates += 1
     if t.logged[k.symbol_id] != t.epoch:
         t.logged[k.symbol_id] = t.epoch
         t.log[t.log_head & t.log_mask] = k.symbol_id
         t.log_head += 1
+
+
+cdef inline void table_judge(table* t, uint32_t symbol_id, uint8_t status, uint8_t flags) noexcept nogil:
+    """Set a row's status and flags without new prices."""
+    cdef ff_row* r = &t.rows[symbol_id]
+    table_lock(r)
+    r.status = status
+    r.flags = flags
+    table_unlock(r)
+    t.doubtful[symbol_id] = flags != 0 or not (status == FF_LIVE or status == FF_QUIET)
 
 
 cdef inline void table_mark_put(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:

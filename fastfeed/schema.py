@@ -61,7 +61,7 @@ _UNITS: Final = {"s": 0, "ms": 1, "us": 2, "ns": 3, "auto": 4, "iso": 5}
 _RULES: Final = {"none": 0, "rising": 1, "contiguous": 2, "range": 3, "linked": 4, "connection": 5, "time": 6}
 _SNAPSHOT: Final = 1
 MAX_NODES: Final = 512
-MAX_CHANNELS: Final = 32
+MAX_CHANNELS: Final = 31
 
 
 @dataclass(frozen=True)
