@@ -134,7 +134,10 @@ cdef inline int liveness_sweep(
         return 0
     if limit == 0:
         limit = <int64_t>(factor * <double>a.usual_ns)
-        limit = floor_ns if limit < floor_ns else ceiling_ns if limit > ceiling_ns or a.usual_ns == 0 else limit
+        if a.usual_ns == 0 or limit > ceiling_ns:
+            limit = ceiling_ns  # its pace not known yet: in no hurry
+        elif limit < floor_ns:
+            limit = floor_ns
     silent = mono_ns - a.mono_ns > limit
     if silent == a.silent:
         return 0

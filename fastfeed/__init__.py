@@ -46,6 +46,7 @@ from fastfeed.records import (
     trades,
 )
 from fastfeed.schema import MISSING, Message, Schema, Symbol
+from fastfeed.staleness import Period, Staleness, Week
 from fastfeed.subscriptions import Subscription
 
 __version__ = "0.1.0"
@@ -53,7 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
     "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
-    "GaveUp", "HandshakeError", "Heartbeat", "Kind", "Message", "PriceReader", "PriceTable", "Provider", "Schema",
-    "StaleError", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "bars",
-    "check", "kernels", "levels", "marks", "quotes", "trades",
+    "GaveUp", "HandshakeError", "Heartbeat", "Kind", "Message", "Period", "PriceReader", "PriceTable", "Provider",
+    "Schema", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader",
+    "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ It refuses to sleep, to draw random numbers and to read a clock; whoever asks br
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,7 +24,8 @@ class Backoff:
     The n-th failure in a row (from 0) waits `base * 2**n`, spread over +-`jitter` of itself, never more than `cap`. The
     count starts again only once a connection has lived for `stable_after` **and** delivered data: a server that accepts
     and drops is never redialled in a tight loop. `max_retries` is the number of redials allowed in a row whatever the
-    failure; None leaves each class of failure its own budget (`fastfeed.session.BUDGETS`).
+    failure; None leaves each class of failure its own budget (`fastfeed.session.BUDGETS`). More than `storm`
+    reconnects of one connection within `storm_window` seconds raise an alert.
 
     Raises:
         ConfigError: for a combination that cannot work.
@@ -34,6 +36,8 @@ class Backoff:
     jitter: float = 0.3
     max_retries: int | None = None
     stable_after: float = 5.0
+    storm: int = 10
+    storm_window: float = 300.0
 
     def __post_init__(self) -> None:
         if not (_is_number(self.base) and self.base > 0):
@@ -46,6 +50,10 @@ class Backoff:
             raise ConfigError(f"Backoff(max_retries={self.max_retries!r}): must be 0 or more, or None")
         if not (_is_number(self.stable_after) and self.stable_after >= 0):
             raise ConfigError(f"Backoff(stable_after={self.stable_after!r}): must be a number of seconds, 0 or more")
+        if not (isinstance(self.storm, int) and self.storm >= 0):
+            raise ConfigError(f"Backoff(storm={self.storm!r}): must be a number of reconnects, 0 or more")
+        if not (_is_number(self.storm_window) and self.storm_window > 0):
+            raise ConfigError(f"Backoff(storm_window={self.storm_window!r}): must be a number of seconds above 0")
 
     def delay(self, failures: int, random: float) -> float:
         """Seconds to wait after `failures` earlier failures in a row; `random` is uniform in [0, 1)."""
@@ -72,3 +80,16 @@ def retry_after(value: str, utc: float) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, moment.timestamp() - utc)
+
+
+def retry_after_said(body: str, utc: float) -> float | None:
+    """The same as `retry_after`, for a body that says `"retryAfter": 5`, in seconds or as a moment in epoch s or ms.
+
+    Source: Binance gives the moment in ms, others seconds; nothing standardises it.
+    """
+    found = re.search(r'"retry_?after"\s*:\s*"?(\d{1,15}(?:\.\d+)?)', body, re.IGNORECASE)
+    if found is None:
+        return None
+    value = float(found[1])
+    moment = value / 1000 if value >= 1e11 else value
+    return max(0.0, moment - utc) if moment >= 1e9 else value

@@ -23,7 +23,7 @@ from picows import WSHandshakeError, ws_connect
 from fastfeed import events
 from fastfeed._core import Clock, Decoder
 from fastfeed._wire import Wire
-from fastfeed.backoff import retry_after
+from fastfeed.backoff import retry_after, retry_after_said
 from fastfeed.errors import AuthError, ConfigError, ConnectError, HandshakeError
 from fastfeed.providers import Provider
 from fastfeed.session import (
@@ -34,7 +34,10 @@ from fastfeed.session import (
     Dial,
     DialFailed,
     Emit,
+    Failure,
+    Forget,
     Input,
+    Judge,
     Lost,
     Opened,
     Pong,
@@ -43,7 +46,9 @@ from fastfeed.session import (
     Session,
     State,
     Tick,
+    Traffic,
 )
+from fastfeed.staleness import Standing
 from fastfeed.subscriptions import Stage, Subscription
 
 _LOG = logging.getLogger("fastfeed")
@@ -153,18 +158,20 @@ class Endpoint:
         if isinstance(error, WSHandshakeError) and (answer := _http_answer(error)) is not None:
             status, raw = answer
             headers = {name.lower(): self.hide(value) for name, value in raw.items()}
-            wait = retry_after(headers["retry-after"], utc) if "retry-after" in headers else None
+            body = self.hide((error.raw_body or b"")[:1000].decode(errors="replace")).strip()
+            waits = [retry_after(headers.get("retry-after", ""), utc), retry_after_said(body, utc)]
+            wait = max((seconds for seconds in waits if seconds is not None), default=None)
             if status not in (401, 403):
                 return DialFailed(HandshakeError(status, headers, host=self.host), wait)
-            body = self.hide((error.raw_body or b"")[:200].decode(errors="replace")).strip()
-            return DialFailed(AuthError(self.host, f"HTTP {status}" + (f": {body}" if body else "")), wait)
-        retryable, hint = True, ""
+            return DialFailed(AuthError(self.host, f"HTTP {status}" + (f": {body[:200]}" if body else "")), wait)
+        retryable, hint, failure = True, "", None
         match error:
             case WSHandshakeError():
                 cause = f"the answer is not a WebSocket handshake: {error}"
                 hint = "check url="
             case socket.gaierror():
                 cause = f"the name cannot be resolved: {error.strerror}"
+                failure = Failure.NAME
             case ssl.SSLCertVerificationError():
                 cause = f"its certificate was not accepted: {error.verify_message}"
                 retryable, hint = False, "pass ssl= a context that trusts it, or set SSL_CERT_FILE"
@@ -179,7 +186,7 @@ class Endpoint:
                 cause = f"{type(error).__name__}: {error}"
         failed = ConnectError(self.host, self.hide(cause), retryable=retryable, hint=hint)
         failed.__cause__ = error
-        return DialFailed(failed)
+        return DialFailed(failed, failure=failure)
 
 
 def _retrieve(ended: asyncio.Future[None]) -> None:
@@ -198,6 +205,12 @@ class Owner(Protocol):
 
     def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
         """Prices of these are frozen until they deliver again."""
+
+    def on_forget(self, subscriptions: Iterable[Subscription]) -> None:
+        """These are asked for anew on the same connection."""
+
+    def on_judged(self, subscriptions: Iterable[Subscription], standing: Standing) -> None:
+        """What these prices are worth by the session's judgement."""
 
     def on_delivered(self, subscriptions: Iterable[Subscription]) -> None:
         """These have delivered for the first time on the present connection."""
@@ -229,6 +242,7 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._counted = {"bytes": 0, "pings_answered": 0}  # by the wires before the present one
         self._look_at = math.inf  # when to look for first data again
+        self._frames_told = 0  # of the present wire
 
     @property
     def gone(self) -> bool:
@@ -265,6 +279,10 @@ class Connection:
                     self._hang_up(code, reason)
                 case Lost(subscriptions):
                     self._owner.on_lost(subscriptions)
+                case Forget(subscriptions):
+                    self._owner.on_forget(subscriptions)
+                case Judge(subscriptions, standing):
+                    self._owner.on_judged(subscriptions, standing)
                 case Emit(told):
                     self._owner.on_event(told)
         self._look_at = now if self.session.state is State.OPEN and self.session.book.silent else math.inf
@@ -295,6 +313,13 @@ class Connection:
             self._owner.on_delivered(live)
             self.handle(Delivered(tuple(live)))
 
+    def tell_traffic(self) -> None:
+        """Tell the session how many messages have come since the last time."""
+        if self._wire is not None and self._connected:
+            frames = self._wire.frames_received
+            messages, self._frames_told = frames - self._frames_told, frames
+            self.handle(Traffic(messages))
+
     def abort(self) -> None:
         """Let go of whatever is left."""
         if self._timer is not None:
@@ -307,6 +332,7 @@ class Connection:
     def wire_connected(self, wire: Wire) -> None:
         if wire is self._wire:
             self._connected = True
+            self._frames_told = 0
             self.handle(Opened())
 
     def wire_control(self, wire: Wire, payload: bytes) -> None:

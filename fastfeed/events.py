@@ -113,6 +113,17 @@ class Fresh(Event):
 
 
 @dataclass(frozen=True)
+class Escalated(Event):
+    """A step against silence: `step` as in `fastfeed.staleness.Step`, `cause` a code of `fastfeed.staleness.Cause`."""
+
+    level = 30
+    connection: str
+    step: str
+    cause: str
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True)
 class Gap(Event):
     """Messages are missing: `gap` says which stream, symbol, sequence numbers, when and why."""
 
@@ -143,3 +154,20 @@ class Alert(Event):
     severity: Literal["info", "warning", "error"]
     cause: str
     hint: str = ""
+
+
+def alert_of(event: Event) -> Alert | None:
+    """What a person should be told of an event, or None."""
+    match event:
+        case Alert():
+            return event
+        case Stale(symbols, channel, cause):
+            more = f" and {len(symbols) - 10} more" if len(symbols) > 10 else ""
+            said = f"{channel} of {', '.join(symbols[:10])}{more} is stale: {cause}"
+            return Alert("warning", said, "act on none of these prices until Fresh is told")
+        case AuthFailed(connection, reason):
+            return Alert("error", f"{connection}: not authorised: {reason}", "check api_key= and what the key may do")
+        case GaveUp(connection, reason):
+            return Alert("error", f"{connection}: gave up: {reason}", "open a new Feed once the cause is gone")
+        case _:
+            return None

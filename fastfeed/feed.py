@@ -26,21 +26,26 @@ from fastfeed.backoff import Backoff
 from fastfeed.connection import Connection, Endpoint
 from fastfeed.decoder import Decoder
 from fastfeed.errors import ConfigError, ConnectError, GaveUp, HandshakeError, StaleError, SubscriptionRejected
-from fastfeed.events import Alert, CallbackFailed, Event
+from fastfeed.events import Alert, CallbackFailed, Event, alert_of
 from fastfeed.events import Gap as GapFound
 from fastfeed.heartbeat import Heartbeat
+from fastfeed.lookout import Lookout
 from fastfeed.providers import Provider
 from fastfeed.records import Gap, Status
 from fastfeed.session import Session, Start, State, Stop, Subscribe, Unsubscribe
+from fastfeed.staleness import Staleness, Standing
 from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Records, Stream, Ticks
-from fastfeed.subscriptions import Stage, Subscription, spread
+from fastfeed.subscriptions import Pace, Stage, Subscription, spread
 
 _LOG = logging.getLogger("fastfeed")
 
 S = TypeVar("S", bound=Stream[Any])
 
 _PERCENTILES = ("p50", "p90", "p99", "max")
-_SWEEP = 0.1  # seconds between looks at gaps and at what has begun to deliver
+_SWEEP = 0.1  # seconds between looks at gaps, silence and what has begun to deliver
+_STALLED = 0.5  # seconds a look may come late before the loop counts as stalled
+_TRAFFIC = 1.0  # seconds between looks at rates and at readers left behind
+_LAG_TOLD = 60.0  # seconds between alerts about the same slow reader
 
 
 class Feed:
@@ -53,6 +58,10 @@ class Feed:
         url: replaces scheme, host and port ("ws://127.0.0.1:9000"); the provider's paths are kept.
         api_key, credentials: secrets, if the provider wants any; else its environment variable is read.
         ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
+        staleness: which silence is too long, and when alerts are mute.
+        on_alert: called on the loop with a dict of `severity`, `cause`, `feed`, `since` (UTC epoch seconds) and `hint`,
+            ready for a webhook, for what a person should look at. An exception in it is logged.
+        accept_any_certificate: needed beside an `ssl` context that verifies nothing, so that nobody uses one unawares.
         connect_timeout: seconds for every subscription to be acked or rejected; entering raises after that.
         close_timeout: seconds `close()` waits for the other end. None waits for ever, in both.
         receive_buffer: bytes of the socket's receive buffer (SO_RCVBUF), about rate times round trip.
@@ -75,6 +84,9 @@ class Feed:
         ssl: tls.SSLContext | None = None,
         heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+        staleness: Staleness = Staleness(),  # noqa: B008 - frozen
+        on_alert: Callable[[dict[str, Any]], Any] | None = None,
+        accept_any_certificate: bool = False,
         connect_timeout: float | None = 10.0,
         close_timeout: float | None = 5.0,
         receive_buffer: int = 1 << 20,
@@ -93,6 +105,16 @@ class Feed:
         _expect("backoff", backoff, Backoff)
         if ssl is not None:
             _expect("ssl", ssl, tls.SSLContext)
+            if ssl.verify_mode is not tls.CERT_REQUIRED and not accept_any_certificate:
+                raise ConfigError("ssl= does not verify certificates: say accept_any_certificate=True if that is meant")
+        _expect("staleness", staleness, Staleness)
+        if on_alert is not None and (not callable(on_alert) or inspect.iscoroutinefunction(on_alert)):
+            raise ConfigError(f"on_alert takes a plain function, not {on_alert!r}")
+        self._dangers = []
+        if ssl is not None and ssl.verify_mode is not tls.CERT_REQUIRED:
+            self._dangers.append("certificates are not verified (accept_any_certificate=True)")
+        if not staleness.watching:
+            self._dangers.append("dead subscriptions are not looked for (silence_goes_unnoticed=True)")
         for name, size in (("receive_buffer", receive_buffer), ("max_message", max_message)):
             if not (isinstance(size, int) and 4096 <= size < 1 << 31):
                 raise ConfigError(f"{name}={size!r}: must be a number of bytes from 4096 to 2 GiB")
@@ -107,12 +129,17 @@ class Feed:
         )
         self._heartbeat = heartbeat
         self._backoff = backoff
+        self._staleness = staleness
+        self._on_alert = on_alert
         self._connect_timeout = _seconds("connect_timeout", connect_timeout)
         self._close_timeout = _seconds("close_timeout", close_timeout)
         self._clock = clock if clock is not None else Clock()
         self._rng = rng if rng is not None else random.Random()
 
         self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=self._clock)
+        hours = self.provider.hours if staleness.hours is None else staleness.hours
+        self._lookout = Lookout(self.prices, staleness, hours)
+        self._dial_quota = Pace(self.provider.limits.dials_per_five_minutes, 300.0)
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._wanted: dict[str, dict[Subscription, bool]] = {}  # by symbol; True once it delivers
@@ -126,6 +153,10 @@ class Feed:
         self._closing: asyncio.Task[None] | None = None
         self._entered = False
         self._up = False  # every subscription has once been acked or rejected
+        self._sweep_due = math.inf  # monotonic seconds
+        self._traffic_due = 0.0  # monotonic seconds
+        self._slowest = (0.0, "")  # the longest run of a callback since the last sweep: seconds, name
+        self._lag_told: dict[str, tuple[int, float]] = {}  # by reader: ticks lost, and when that was told
         self._gaps_told = 0
         self._refused_told = 0
         self._counted = {"bytes": 0, "pings_answered": 0, "dials": 0, "reconnects": 0, "callbacks_failed": 0}
@@ -226,6 +257,7 @@ class Feed:
         for subscription in dict.fromkeys(dropped):
             wanted = self._wanted[subscription.symbol]
             del wanted[subscription]
+            self._lookout.drop(subscription)
             self.prices.forget(subscription.symbol, subscription.channel)
             if wanted:
                 self._require(subscription.symbol)
@@ -290,12 +322,16 @@ class Feed:
             heartbeat=self._heartbeat,
             random=self._rng.random,
             pongs_promised=self.provider.pongs_promised,
+            staleness=self._staleness,
+            quota=self._dial_quota,
+            close_codes=self.provider.close_codes,
         )
         connection = Connection(self, session, self._endpoint, path, number, self.decoder, self._clock)
         self._connections.append(connection)
         return connection
 
-    def _carry(self, connection: Connection, wishes: Iterable[Subscription]) -> None:
+    def _carry(self, connection: Connection, wishes: Sequence[Subscription]) -> None:
+        self._lookout.carry(wishes, connection)
         connection.handle(Subscribe(tuple((wish, self.provider.topic(wish)) for wish in wishes)))
         if self._entered:
             connection.handle(Start())
@@ -310,6 +346,8 @@ class Feed:
         if self._entered:
             raise ConfigError("a feed is entered once: make a new Feed")
         self._entered = True
+        for danger in self._dangers:
+            _LOG.warning("%s: %s", self.provider.name, danger)
         for connection in list(self._connections):
             connection.handle(Start())
         self._sweep()
@@ -467,11 +505,42 @@ class Feed:
             raise ConfigError("the feed is closed")
 
     def _sweep(self) -> None:
-        """Look, ten times a second, at what needs no attention in the read."""
-        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+        """Look, ten times a second or more, at what needs no attention in the read."""
+        now = self._now()
+        late = now - self._sweep_due
+        interval = min(_SWEEP, self._staleness.interval)
+        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
+        self._sweep_due = now + interval
         for connection in list(self._connections):
             connection.find_live()
+        if late > _STALLED:
+            self._tell_stall(late)  # and silence is looked for next time: what speaks may still wait in the kernel
+        elif self._staleness.watching:
+            self._lookout.look(now, self._clock.utc_ns() / 1e9)
+        self._lookout.keep()
+        self._slowest = (0.0, "")
+        if now >= self._traffic_due:
+            self._traffic_due = now + _TRAFFIC
+            self._look_at_traffic(now)
         self._tell()
+
+    def _look_at_traffic(self, now: float) -> None:
+        if self._lookout.market_open:
+            for connection in list(self._connections):
+                connection.tell_traffic()
+        for stream in self._consumers:
+            if isinstance(stream, Ticks):
+                lost, told_at = self._lag_told.get(stream.name, (0, -math.inf))
+                if stream.lost > lost and now >= told_at + _LAG_TOLD:
+                    self._lag_told[stream.name] = stream.lost, now
+                    cause = f"{stream.name} reads too slowly: {stream.lost - lost} ticks lost"
+                    self.on_event(Alert("warning", cause, "do less in its loop, or raise ring_capacity="))
+
+    def _tell_stall(self, seconds: float) -> None:
+        took, name = self._slowest
+        what = f"on_batch callback {name} took {took:.2f} s" if took > seconds / 2 else "something on it did not yield"
+        cause = f"the event loop stood still for {seconds:.2f} s: {what}"
+        self.on_event(Alert("warning", cause, "move slow work to a thread or another process"))
 
     def _tell(self) -> None:
         """Tell what the decoder has noticed since the last time."""
@@ -497,28 +566,60 @@ class Feed:
     # Told by the connections ---------------------------------------------------------------------------------------
 
     def on_ticks(self) -> None:
+        started = self._now()
+        if started - self._sweep_due > _STALLED:
+            self._lookout.doubt_backlog(round(self._sweep_due * 1e9))
         for callback in self._callbacks:
             callback.run()
+            ended = self._now()
+            self._slowest = max(self._slowest, (ended - started, callback.name))
+            started = ended
         self._data.ring()
 
     def on_event(self, event: Event) -> None:
+        utc = self._clock.utc_ns() / 1e9
+        alert = alert_of(event)
+        if alert is not None and alert.severity != "error" and self._staleness.muted(utc):
+            if event is alert:
+                return
+            alert = None
         _LOG.log(event.level, "%s: %s", self.provider.name, event)
         for stream in self._consumers:
             if isinstance(stream, Events):
                 stream.push(event)
+        if alert is not None and self._on_alert is not None:
+            told = {"severity": alert.severity, "cause": alert.cause, "feed": self.provider.name}
+            try:
+                self._on_alert({**told, "since": utc, "hint": alert.hint})
+            except Exception:
+                _LOG.exception("on_alert failed")
+
+    def _still(self, subscriptions: Iterable[Subscription]) -> list[Subscription]:
+        """Those still wanted: what an alert's callback has unsubscribed meanwhile is nobody's business."""
+        return [subscription for subscription in subscriptions if subscription in self._lookout]
 
     def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
-        for subscription in subscriptions:
+        for subscription in self._still(subscriptions):
             self._wanted[subscription.symbol][subscription] = False
             # Not fresh until it delivers again, whatever other connections deliver of the symbol.
             self.prices.forget(subscription.symbol, subscription.channel)
-            self.prices.set_status(subscription.symbol, Status.RECOVERING)
+            self._lookout.stands(subscription, Status.RECOVERING)
+
+    def on_forget(self, subscriptions: Iterable[Subscription]) -> None:
+        for subscription in self._still(subscriptions):
+            self._wanted[subscription.symbol][subscription] = False
+            self.prices.forget(subscription.symbol, subscription.channel)
+
+    def on_judged(self, subscriptions: Iterable[Subscription], standing: Standing) -> None:
+        for subscription in self._still(subscriptions):
+            self._lookout.judge(subscription, standing)
 
     def on_delivered(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in subscriptions:
             wanted = self._wanted[subscription.symbol]
             wanted[subscription] = True
-            if all(wanted.values()):
+            self._lookout.stands(subscription, Status.LIVE)
+            if all(wanted.values()) and self._lookout.well(subscription.symbol):
                 self.prices.set_status(subscription.symbol, Status.LIVE)
 
     def on_change(self, connection: Connection) -> None:

@@ -65,14 +65,14 @@ class Pulse:
         return self.next_at is not None and now >= self.next_at
 
     def ping(self, now: float) -> bytes:
-        """The payload of the ping that is sent now."""
-        assert self.options.interval is not None
+        """The payload of the ping that is sent now, because it is due or as a probe."""
         self._serial += 1
         payload = b"%d" % self._serial
         self._sent[payload] = now
         if len(self._sent) > _UNANSWERED:
             del self._sent[next(iter(self._sent))]
-        self.next_at = now + self.options.interval
+        if self.options.interval is not None:
+            self.next_at = now + self.options.interval
         return payload
 
     def pong(self, payload: bytes, now: float) -> float | None:
@@ -91,6 +91,11 @@ class Pulse:
         self._pongs_trusted = True
         self.round_trips.append(now - sent_at)
         return now - sent_at
+
+    @property
+    def trusted(self) -> bool:
+        """A missing pong means something: pongs are promised, or have been seen on this connection."""
+        return self._pongs_trusted
 
     @property
     def dead_at(self) -> float | None:

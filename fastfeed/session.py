@@ -14,8 +14,9 @@ still arrives from it must not be handed in.
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Callable, Mapping
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -23,10 +24,13 @@ from fastfeed import events
 from fastfeed.backoff import Backoff
 from fastfeed.errors import AuthError, ConnectError, FastFeedError, GaveUp, HandshakeError
 from fastfeed.heartbeat import Heartbeat, Pulse
-from fastfeed.subscriptions import Book, Limits, Pace, Render, Subscription
+from fastfeed.staleness import Cause, Move, Rate, Staleness, Standing, Step, Watch
+from fastfeed.subscriptions import Book, Limits, Pace, Render, Stage, Subscription
 
 ACK_TIMEOUT = 5.0  # seconds a request may stay unanswered before it is asked again, in halves
+EVICTION_COOL_DOWN = 60.0  # seconds: whoever took our place keeps it, and two clients never duel for one
 RESTORE_GRACE = 5.0  # seconds after the last ack in which a restored subscription delivers or counts as missing
+_FOR_PINGS = 1  # messages a second that requests leave free, or a long restore would delay the heartbeat
 
 
 # What the provider says ---------------------------------------------------------------------------------------------
@@ -54,7 +58,16 @@ class Notice:
     reason: str
 
 
-Reply = Ack | Refusal | Notice
+@dataclass(frozen=True)
+class Denial:
+    """The server ends this connection, or ought to: why is known by class, whatever its close code would say."""
+
+    failure: Failure
+    reason: str
+    retry_after: float | None = None  # seconds
+
+
+Reply = Ack | Refusal | Notice | Denial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +107,14 @@ class Opened:
 
 @dataclass(frozen=True)
 class DialFailed:
-    """The dial failed; `retry_after` is what the server asked for, in seconds."""
+    """The dial failed; `retry_after` is what the server asked for, in seconds.
+
+    `failure` is its class, where the error alone does not show it.
+    """
 
     error: ConnectError
     retry_after: float | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,48 @@ class Unsubscribe:
     subscriptions: tuple[Subscription, ...]
 
 
-Input = Start | Stop | Tick | Opened | DialFailed | Closed | Control | Pong | Delivered | Subscribe | Unsubscribe
+@dataclass(frozen=True)
+class Silent:
+    """These delivered on this connection and have fallen silent; `mute`: nothing else of their channel speaks either.
+
+    `usual`: that is nothing new (a rare symbol, a closed market).
+    """
+
+    subscriptions: tuple[Subscription, ...]
+    mute: bool = False
+    usual: bool = False
+
+
+@dataclass(frozen=True)
+class Heard:
+    """These deliver again."""
+
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """So many messages have come since the last time."""
+
+    messages: int
+
+
+Input = (
+    Start
+    | Stop
+    | Tick
+    | Opened
+    | DialFailed
+    | Closed
+    | Control
+    | Pong
+    | Delivered
+    | Silent
+    | Heard
+    | Traffic
+    | Subscribe
+    | Unsubscribe
+)
 
 
 # Actions ------------------------------------------------------------------------------------------------------------
@@ -184,13 +242,28 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Forget:
+    """These are asked for anew: what they delivered before vouches for nothing."""
+
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the prices of these subscriptions are worth from now on."""
+
+    subscriptions: tuple[Subscription, ...]
+    standing: Standing
+
+
+@dataclass(frozen=True)
 class Emit:
     """Tell the user."""
 
     event: events.Event
 
 
-Action = Dial | Send | SendPing | Close | Lost | Emit
+Action = Dial | Send | SendPing | Close | Lost | Forget | Judge | Emit
 
 
 # Failures -----------------------------------------------------------------------------------------------------------
@@ -199,13 +272,17 @@ Action = Dial | Send | SendPing | Close | Lost | Emit
 class Failure(enum.Enum):
     """The ways a connection dies; each has a budget of redials in a row."""
 
-    TRANSPORT = "transport"  # refused, unreachable, reset, timed out, name not resolved, HTTP 5xx, 1006
+    TRANSPORT = "transport"  # refused, unreachable, reset, timed out, 1006; HTTP 408, 425
+    NAME = "name"  # not resolved
+    SERVER_ERROR = "server error"  # HTTP 5xx
     SILENT = "silent"  # no pong
+    MUTE = "mute"  # pongs, but no data, whatever was tried
     UNANSWERED = "unanswered"  # requests are not answered
     CLEAN = "clean close"  # 1000
     RESTART = "server restart"  # 1001, 1012, 1013, or announced
     OVERLOAD = "overload"  # 1008, 1009, 1011
-    RATE_LIMITED = "rate limited"  # HTTP 418, 429; close 3001
+    RATE_LIMITED = "rate limited"  # HTTP 418, 429; close 3001; a clean close right after one of these
+    EVICTED = "evicted"  # HTTP 406, or the provider says so: another connection took the place of this one
     AUTH = "auth"  # HTTP 401, 403
     TLS = "tls"  # the certificate is not accepted
     REFUSED = "refused"  # redirects and other HTTP 4xx
@@ -217,12 +294,16 @@ class Failure(enum.Enum):
 BUDGETS: Mapping[Failure, int] = MappingProxyType(
     {
         Failure.TRANSPORT: 1000,
+        Failure.NAME: 1000,
+        Failure.SERVER_ERROR: 1000,
         Failure.SILENT: 1000,
+        Failure.MUTE: 1000,
         Failure.UNANSWERED: 20,
         Failure.CLEAN: 1000,
         Failure.RESTART: 1000,
         Failure.OVERLOAD: 100,
         Failure.RATE_LIMITED: 100,
+        Failure.EVICTED: 20,
         Failure.AUTH: 0,
         Failure.TLS: 10,
         Failure.REFUSED: 10,
@@ -231,7 +312,7 @@ BUDGETS: Mapping[Failure, int] = MappingProxyType(
     }
 )
 
-_CLOSE_CODES: Mapping[int, Failure] = MappingProxyType(
+CLOSE_CODES: Mapping[int, Failure] = MappingProxyType(
     {
         1000: Failure.CLEAN,
         1001: Failure.RESTART,
@@ -253,7 +334,7 @@ _CLOSE_CODES: Mapping[int, Failure] = MappingProxyType(
 
 def classify_close(code: int) -> Failure:
     """The class of a close code (RFC 6455 7.4 and the IANA registry)."""
-    return _CLOSE_CODES.get(code, Failure.UNKNOWN)
+    return CLOSE_CODES.get(code, Failure.UNKNOWN)
 
 
 def classify_error(error: ConnectError) -> Failure:
@@ -263,6 +344,10 @@ def classify_error(error: ConnectError) -> Failure:
     if isinstance(error, HandshakeError):
         if error.status in (418, 429):
             return Failure.RATE_LIMITED
+        if error.status == 406:
+            return Failure.EVICTED
+        if error.status >= 500:
+            return Failure.SERVER_ERROR
         return Failure.TRANSPORT if error.retryable else Failure.REFUSED
     return Failure.TRANSPORT if error.retryable else Failure.TLS
 
@@ -290,6 +375,9 @@ class Session:
         dialect, limits: the provider's words and rules.
         random: uniform in [0, 1); spreads the backoff.
         pongs_promised: the provider promises to answer pings, so that a missing pong is death from the first ping on.
+        staleness: which silence is too long.
+        quota: the dials of one address, shared by the sessions that dial it.
+        close_codes: the provider's own close codes, before the common ones.
     """
 
     def __init__(
@@ -303,6 +391,9 @@ class Session:
         heartbeat: Heartbeat,
         random: Callable[[], float],
         pongs_promised: bool = True,
+        staleness: Staleness = Staleness(),  # noqa: B008 - frozen
+        quota: Pace | None = None,
+        close_codes: Mapping[int, Failure] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.host = host
@@ -312,6 +403,8 @@ class Session:
         self.error: FastFeedError | None = None  # why the last dial or connection failed
         self.failure: GaveUp | None = None  # set once, in FAILED
         self.opened_at: float | None = None  # None while not open
+        self.watch = Watch()
+        self.rate = Rate(staleness.collapse)
         self.dials = 0
         self.reconnects = 0  # opened again after a loss
         self._dialect = dialect
@@ -326,6 +419,15 @@ class Session:
         self._lost_at: float | None = None  # since when data is missing; None once it flows again
         self._restored_at: float | None = None  # the latest first data since the loss
         self._grace_ends_at: float | None = None
+        self._quota = Pace(limits.dials_per_five_minutes, 300.0) if quota is None else quota
+        self._close_codes = close_codes
+        self._limited = False  # the last failure was a rate limit
+        self._probed_at: float | None = None  # the probe that is not answered yet; inf: not sent yet
+        self._owed: set[Subscription] = set()  # delivered on an earlier connection, and not yet on this one
+        self._told_stale: set[Subscription] = set()
+        self._reopened: deque[float] = deque()  # the latest reconnects
+        self._stormy = False
+        self._warned: set[str] = set()  # quotas of which four fifths are used
         self._actions: list[Action] = []
 
     @property
@@ -339,36 +441,52 @@ class Session:
         match event:
             case Start():
                 if self.state is State.IDLE:
-                    self._dial()
+                    self._dial(now)
             case Stop():
                 self._stop()
             case Opened():
                 if self.state is State.DIALING:
                     self._opened(now)
-            case DialFailed(error, retry_after):
+            case DialFailed(error, retry_after, failure):
                 if self.state is State.DIALING:
-                    self._failed_with(classify_error(error), error, now, retry_after)
+                    self._failed_with(failure or classify_error(error), error, now, retry_after)
             case Closed(code, reason):
                 if self.state is State.OPEN:
-                    said = f" ({reason})" if reason else ""
-                    self._drop(classify_close(code), f"closed with {code}{said}", now, code, reason)
+                    self._closed(code, reason, now)
             case Control(payload):
                 if self.state is State.OPEN:
                     for reply in self._dialect.read(payload):
                         self._reply(reply, now)
             case Pong(payload):
-                self.pulse.pong(payload, now)
+                trip = self.pulse.pong(payload, now)
+                if trip is not None and self._probed_at is not None and now - trip >= self._probed_at:
+                    self._probed_at = None
+                    self._make(self.watch.answered(now), now)
             case Delivered(subscriptions):
                 if self.state is State.OPEN:
                     self._delivered = True
                     if any([self.book.delivered(subscription) for subscription in subscriptions]):
                         self._restored_at = now
+                    self._owed.difference_update(subscriptions)
+                    self._heard(subscriptions)
+            case Silent(subscriptions, mute, usual):
+                if self.state is State.OPEN:
+                    self._silent(subscriptions, mute, usual, now)
+            case Heard(subscriptions):
+                if self.state is State.OPEN:
+                    self._heard(subscriptions)
+            case Traffic(messages):
+                if self.state is State.OPEN and self.rate.add(messages, now):
+                    self._collapsed(now)
             case Subscribe(wishes):
                 for subscription, topic in wishes:
                     self.book.want(subscription, topic)
             case Unsubscribe(subscriptions):
                 for subscription in subscriptions:
                     self.book.drop(subscription)
+                self.watch.heard(subscriptions)
+                self._owed.difference_update(subscriptions)
+                self._told_stale.difference_update(subscriptions)
             case Tick():
                 pass
         self._advance(now)
@@ -384,9 +502,11 @@ class Session:
         times = [
             self.pulse.dead_at,
             None if self.pulse.next_at is None else max(self.pulse.next_at, ready_at),
-            ready_at if self.book.pending else None,
+            self._pace.ready_at(_FOR_PINGS) if self.book.pending else None,
             self.book.answer_due(ACK_TIMEOUT),
             self._grace_ends_at,
+            self.watch.deadline,
+            ready_at if self._probed_at == math.inf else None,
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -395,7 +515,7 @@ class Session:
     def _advance(self, now: float) -> None:
         """Do whatever has become due. Runs after every input, so that no input can delay a deadline."""
         if self.state is State.WAITING and now >= self._dial_at:
-            self._dial()
+            self._dial(now)
         if self.state is not State.OPEN:
             return
         if self.pulse.dead(now):
@@ -406,10 +526,13 @@ class Session:
             if self._unanswered > 1:
                 self._hang_up(Failure.UNANSWERED, "requests are not answered", now, 1000)
                 return
-        if self.pulse.due(now) and now >= self._pace.ready_at():
+        if not self._escalate(now):
+            return
+        if (self.pulse.due(now) or self._probed_at == math.inf) and now >= self._pace.ready_at():
             self._pace.spend(now)
+            self._probed_at = now if self._probed_at == math.inf else self._probed_at
             self._actions.append(SendPing(self.pulse.ping(now)))
-        while self.book.pending and now >= self._pace.ready_at():
+        while self.book.pending and now >= self._pace.ready_at(_FOR_PINGS):
             request = self.book.request(now)
             assert request is not None
             self._pace.spend(now)
@@ -428,6 +551,85 @@ class Session:
             missing = tuple(record.subscription for record in silent)
             self._emit(events.Restored(restored_at - self._lost_at, missing, self.name))
             self._lost_at = self._grace_ends_at = None
+            owed = tuple(subscription for subscription in missing if subscription in self._owed)
+            self._owed.clear()
+            if owed:
+                self._fell(owed, now, Cause.NOTHING_CAME, not self._delivered)
+
+    # Silence --------------------------------------------------------------------------------------------------------
+
+    def _carried(self, fallen: Iterable[Subscription] = ()) -> Counter[str]:
+        """How many subscriptions of each channel should be heard on this connection, the `fallen` among them."""
+        silent = {*fallen, *self.watch.silent}
+        return Counter(
+            record.subscription.channel
+            for record in self.book
+            if record.subscription in silent
+            or (record.stage is Stage.LIVE and record.subscription not in self.watch.quiet)
+        )
+
+    def _silent(self, subscriptions: tuple[Subscription, ...], mute: bool, usual: bool, now: float) -> None:
+        known = tuple(subscription for subscription in subscriptions if subscription in self.book)
+        if not known:
+            return
+        if usual:
+            self._fresh(known)
+            self.watch.rests(known)
+            self._actions.append(Judge(known, Standing.QUIET))
+        else:
+            self._fell(known, now, Cause.MANY_SILENT, mute)
+
+    def _fell(self, subscriptions: tuple[Subscription, ...], now: float, cause: Cause, mute: bool) -> None:
+        self._make(self.watch.fell(subscriptions, self._carried(subscriptions), now, cause, mute), now)
+
+    def _heard(self, subscriptions: tuple[Subscription, ...]) -> None:
+        back = tuple(key for key in subscriptions if key in self.watch.silent or key in self.watch.quiet)
+        self.watch.heard(back)
+        if back:
+            self._actions.append(Judge(back, Standing.LIVE))
+        self._fresh(subscriptions)
+
+    def _fresh(self, subscriptions: tuple[Subscription, ...]) -> None:
+        """Take back what was told of these."""
+        for channel, symbols in _by_channel(key for key in subscriptions if key in self._told_stale).items():
+            self._emit(events.Fresh(symbols, channel))
+        self._told_stale.difference_update(subscriptions)
+
+    def _escalate(self, now: float) -> bool:
+        """Take the steps that are due. False if the connection is gone now."""
+        settled = self.book.settled and not self.book.pending
+        self._make(self.watch.due(now, pongs_trusted=self.pulse.trusted, settled=settled), now)
+        return self.state is State.OPEN
+
+    def _make(self, moves: list[Move], now: float) -> None:
+        for move in moves:
+            self._actions.append(Judge(move.subscriptions, move.standing))
+            if move.step is not Step.WAIT:
+                self._emit(events.Escalated(self.name, move.step.value, move.cause.value, move.subscriptions))
+            if move.standing is Standing.STALE:
+                news = [key for key in move.subscriptions if key not in self._told_stale]
+                self._told_stale.update(news)
+                for channel, symbols in _by_channel(news).items():
+                    self._emit(events.Stale(symbols, channel, move.cause.value))
+            match move.step:
+                case Step.PROBE:
+                    self._probed_at = math.inf
+                case Step.RESUBSCRIBE | Step.RESUBSCRIBE_ALL:
+                    asked = self.book.again(move.subscriptions)
+                    if asked:
+                        self._actions.append(Forget(tuple(asked)))
+                case Step.REDIAL:
+                    no_pong = move.cause is Cause.NO_PONG
+                    failure = Failure.SILENT if no_pong else Failure.MUTE
+                    cause = "no data, and no pong either" if no_pong else "no data, whatever was tried"
+                    self._hang_up(failure, cause, now, 1006 if no_pong else 1000)
+                    return
+
+    def _collapsed(self, now: float) -> None:
+        cause = f"{self.name}: {self.rate.lately:.3g} messages/s, where {self.rate.usual:.3g} are usual"
+        self._emit(events.Escalated(self.name, Step.PROBE.value, Cause.RATE_COLLAPSED.value, ()))
+        self._emit(events.Alert("warning", cause, "compare with another source: the server may be shedding load"))
+        self._probed_at = math.inf
 
     # Connections ----------------------------------------------------------------------------------------------------
 
@@ -436,7 +638,13 @@ class Session:
         per_second = self._limits.messages_per_second
         return Pace(None if per_second is None else max(1, per_second - 1))
 
-    def _dial(self) -> None:
+    def _dial(self, now: float) -> None:
+        if now < self._quota.ready_at():
+            self.state = State.WAITING
+            self._dial_at = self._quota.ready_at()
+            return
+        self._quota.spend(now)
+        self._warn("dials", self._quota.used(now), f"{self._quota.per_second} dials per five minutes")
         self.state = State.DIALING
         self.dials += 1
         self._actions.append(Dial())
@@ -447,8 +655,10 @@ class Session:
         self.opened_at = now
         if self._lost_at is not None:
             self.reconnects += 1
+            self._count_reconnect(now)
         self._delivered = False
         self._unanswered = 0
+        self.rate.start(now)
         self._pace = self._new_pace()
         self.pulse.start(now)
         self._emit(events.Connected(self.name))
@@ -466,19 +676,51 @@ class Session:
                     self._emit(events.Alert("warning", f"{self.name}: the server refused something: {reason}"))
                 else:
                     self._unanswered = 0
+            case Denial(failure, reason, retry_after):
+                if self.state is State.OPEN:
+                    self._hang_up(failure, reason, now, 1000, retry_after)
             case Notice(reason):
                 if self.state is State.OPEN:
                     self._hang_up(Failure.RESTART, reason, now, 1000)
 
-    def _hang_up(self, failure: Failure, cause: str, now: float, code: int) -> None:
+    def _count_reconnect(self, now: float) -> None:
+        self._reopened.append(now)
+        while self._reopened[0] <= now - self._backoff.storm_window:
+            self._reopened.popleft()
+        stormy = len(self._reopened) > self._backoff.storm
+        if stormy and not self._stormy:
+            cause = f"{self.name}: {len(self._reopened)} reconnects within {self._backoff.storm_window:g} s"
+            self._emit(events.Alert("warning", cause, "look at the network, and at the causes of Disconnected"))
+        self._stormy = stormy
+
+    def _warn(self, name: str, used: float, limit: str) -> None:
+        """Tell, once until it falls again, that four fifths of a quota are used."""
+        if used < 0.8:
+            self._warned.discard(name)
+        elif name not in self._warned:
+            self._warned.add(name)
+            self._emit(events.Alert("warning", f"{self.name}: {used:.0%} of the {limit} the provider allows are used"))
+
+    def _closed(self, code: int, reason: str, now: float) -> None:
+        """The server, or the network, has closed the connection."""
+        cause = f"closed with {code}" + (f" ({reason})" if reason else "")
+        failure = self._close_codes.get(code, classify_close(code))
+        if failure is Failure.CLEAN and self._limited and not self._delivered:
+            failure = Failure.RATE_LIMITED  # some say 429 once, and then accept and close politely
+        self._drop(failure, cause, now, code, reason)
+
+    def _hang_up(self, failure: Failure, cause: str, now: float, code: int, retry_after: float | None = None) -> None:
         """The open connection has to go."""
         self._actions.append(Close(code, ""))
-        self._drop(failure, cause, now, code, "")
+        self._drop(failure, cause, now, code, "", retry_after)
 
-    def _drop(self, failure: Failure, cause: str, now: float, code: int, reason: str) -> None:
+    def _drop(
+        self, failure: Failure, cause: str, now: float, code: int, reason: str, retry_after: float | None = None
+    ) -> None:
         """The open connection is gone."""
         self._emit(events.Disconnected(self.name, code, reason, cause))
-        self._failed_with(failure, ConnectError(self.host, cause), now, None)
+        error = AuthError(self.host, cause) if failure is Failure.AUTH else ConnectError(self.host, cause)
+        self._failed_with(failure, error, now, retry_after)
 
     def _failed_with(self, failure: Failure, error: ConnectError, now: float, retry_after: float | None) -> None:
         """Decide whether and when to dial again."""
@@ -489,6 +731,11 @@ class Session:
             self.pulse.stop()
             self._lost_at = now if self._lost_at is None else self._lost_at
             self._grace_ends_at = self._restored_at = None
+            self._owed.update(record.subscription for record in self.book.at(Stage.LIVE))
+            self._owed.update(self.watch.silent)
+            self._owed -= self.watch.quiet
+            self.watch.reset()
+            self._probed_at = None
             self._actions.append(Lost(tuple(record.subscription for record in self.book.lost())))
         if stable:
             self._failed.clear()
@@ -502,7 +749,10 @@ class Session:
         delay = self._backoff.delay(attempts, self._random())
         if stable and failure in (Failure.CLEAN, Failure.RESTART):
             delay = 0.0
-        if failure is Failure.RATE_LIMITED:
+        self._limited = failure is Failure.RATE_LIMITED
+        if failure is Failure.EVICTED:
+            delay = max(delay, EVICTION_COOL_DOWN, retry_after or 0.0)
+        elif failure is Failure.RATE_LIMITED:
             delay = max(delay, self._backoff.cap if retry_after is None else retry_after)
             self._emit(events.RateLimited(self.name, delay))
         elif retry_after is not None:
@@ -533,3 +783,11 @@ class Session:
 
     def _emit(self, event: events.Event) -> None:
         self._actions.append(Emit(event))
+
+
+def _by_channel(subscriptions: Iterable[Subscription]) -> dict[str, tuple[str, ...]]:
+    """Symbols by channel, each once, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for subscription in subscriptions:
+        found.setdefault(subscription.channel, {})[subscription.symbol] = None
+    return {channel: tuple(symbols) for channel, symbols in found.items()}

@@ -46,6 +46,7 @@ class Limits:
     streams_per_request: int | None = None
     bytes_per_request: int | None = None
     messages_per_second: int | None = None  # everything we send counts: requests, pings and pongs
+    dials_per_five_minutes: int | None = None  # of one address, whatever the connection
 
 
 class Stage(enum.Enum):
@@ -92,11 +93,18 @@ class Pace:
     window: float = 1.1  # seconds; a little over one, as the network may push our messages together
     _sent: deque[float] = field(default_factory=deque)
 
-    def ready_at(self) -> float:
-        """The monotonic time from which one more message may go out."""
-        if self.per_second is None or len(self._sent) < self.per_second:
+    def ready_at(self, spare: int = 0) -> float:
+        """The monotonic time from which one more message may go out, if `spare` more are to stay possible."""
+        allowed = None if self.per_second is None else max(1, self.per_second - spare)
+        if allowed is None or len(self._sent) < allowed:
             return float("-inf")
-        return self._sent[0] + self.window
+        return self._sent[-allowed] + self.window
+
+    def used(self, now: float) -> float:
+        """The part of what is allowed that the last `window` seconds have used, 0 where nothing limits it."""
+        if self.per_second is None:
+            return 0.0
+        return sum(now < at + self.window for at in self._sent) / self.per_second
 
     def spend(self, now: float) -> None:
         """One message goes out now."""
@@ -157,6 +165,17 @@ class Book:
         record = self._records.pop(subscription, None)
         if record is not None and record.stage not in (Stage.WANTED, Stage.REJECTED):
             self._unwanted[record.topic] = record
+
+    def again(self, subscriptions: Iterable[Subscription]) -> list[Subscription]:
+        """Ask for these anew, taking them back first: the server may think it serves them. Returns those asked."""
+        asked = []
+        for subscription in subscriptions:
+            record = self._records.get(subscription)
+            if record is not None and record.stage in (Stage.ACKED, Stage.LIVE):
+                self._unwanted[record.topic] = Record(subscription, record.topic, Stage.ACKED)
+                record.stage = Stage.WANTED
+                asked.append(subscription)
+        return asked
 
     def lost(self) -> list[Record]:
         """The connection is gone: everything but the rejected is wanted again. Returns those."""

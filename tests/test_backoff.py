@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastfeed.backoff import Backoff, retry_after
+from fastfeed.backoff import Backoff, retry_after, retry_after_said
 from fastfeed.errors import ConfigError
 from fastfeed.heartbeat import Heartbeat, Pulse
 
@@ -149,3 +149,20 @@ def test_without_an_interval_no_ping_is_due() -> None:
     pulse = Pulse(Heartbeat(interval=None))
     pulse.start(0.0)
     assert not pulse.due(1e9)
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ('{"code":-1003,"data":{"serverTime":1700000000000,"retryAfter":1700000030000}}', 30.0),
+        ('{"retry_after": 1700000005}', 5.0),
+        ('{"message": "slow down", "retry_after": 0.65, "global": false}', 0.65),
+        ('{"retryAfter": "12"}', 12.0),
+        ('{"retryAfter": 1600000000000}', 0.0),
+        ('{"retryAfter": "soon"}', None),
+        ("<html>Too Many Requests</html>", None),
+        ("", None),
+    ],
+)
+def test_a_wait_asked_for_in_a_body_is_read(body: str, seconds: float | None) -> None:
+    assert retry_after_said(body, 1_700_000_000.0) == seconds

@@ -280,6 +280,21 @@ async def test_rate_limiting_with_a_short_wait_is_waited_for() -> None:
         await feed.close()
 
 
+async def test_the_longer_of_two_waits_asked_for_is_kept() -> None:
+    async with Exchange() as exchange:
+        exchange.status, exchange.headers = 418, {"Retry-After": "1"}
+        exchange.body = '{"code": -1003, "retryAfter": 90}'
+        feed = Feed("binance-usdm", ["BTCUSDT"], url=exchange.url, backoff=SWIFT)
+        stream = feed.events()
+        entered = asyncio.create_task(feed.__aenter__())
+        async for event in stream:
+            if isinstance(event, events.RateLimited):
+                assert event.retry_after == 90.0
+                break
+        with pytest.raises(HandshakeError):
+            await entered
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_a_broken_server_is_retried_and_named(status: int) -> None:
     async with Exchange() as exchange:

@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": {"records"},
     "backoff": {"errors"},
     "heartbeat": {"errors"},
-    "staleness": {"errors"},
+    "staleness": {"errors", "subscriptions"},
     "subscriptions": {"errors"},
     "gaps": {"errors"},
     "events": {"records", "subscriptions"},
@@ -37,7 +37,8 @@ ROOMS: dict[str, set[str]] = {
     "decoder": CORE | {"providers"},
     "streams": {"errors", "events", "records", "_core"},
     "connection": CORE | BRAIN | {"session", "providers", "decoder", "_wire"},
-    "feed": CORE | BRAIN | {"session", "providers", "decoder", "streams", "connection"},
+    "lookout": CORE | BRAIN | {"session", "connection"},
+    "feed": CORE | BRAIN | {"session", "providers", "decoder", "streams", "connection", "lookout"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -76,8 +77,8 @@ HEADERS["decoder"] = set(HEADERS)
 
 PUBLIC = """
     AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag Gap GapError GaveUp
-    HandshakeError Heartbeat Kind MARK_DTYPE MISSING Message PRICE_DTYPE PriceReader PriceTable Provider Schema
-    StaleError Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing bars
+    HandshakeError Heartbeat Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable Provider Schema
+    StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing Week bars
     check kernels levels marks quotes trades
 """
 

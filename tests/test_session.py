@@ -1,8 +1,12 @@
 """The session in virtual time: every input by hand, every action looked at. No socket, no clock, no waiting."""
 
+import itertools
 import json
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import pytest
@@ -14,6 +18,8 @@ from fastfeed.heartbeat import Heartbeat
 from fastfeed.session import (
     ACK_TIMEOUT,
     BUDGETS,
+    CLOSE_CODES,
+    EVICTION_COOL_DOWN,
     RESTORE_GRACE,
     Ack,
     Action,
@@ -21,11 +27,13 @@ from fastfeed.session import (
     Closed,
     Control,
     Delivered,
+    Denial,
     Dial,
     Dialect,
     DialFailed,
     Emit,
     Failure,
+    Heard,
     Input,
     Lost,
     Notice,
@@ -36,16 +44,18 @@ from fastfeed.session import (
     Send,
     SendPing,
     Session,
+    Silent,
     Start,
     State,
     Stop,
     Subscribe,
     Tick,
+    Traffic,
     Unsubscribe,
     classify_close,
     classify_error,
 )
-from fastfeed.subscriptions import Limits, Stage, Subscription
+from fastfeed.subscriptions import Limits, Pace, Stage, Subscription
 
 A, B, C = (Subscription(name, "quote") for name in "ABC")
 REFUSED = DialFailed(ConnectError("host:1", "refused"))
@@ -63,6 +73,8 @@ def read(payload: bytes) -> tuple[Reply, ...]:
         return (Ack(said["ack"]),)
     if "no" in said:
         return (Refusal(said["no"], said["why"]),)
+    if "denied" in said:
+        return (Denial(Failure[said["denied"]], said["why"], said.get("wait")),)
     return (Notice(said["bye"]),) if "bye" in said else ()
 
 
@@ -84,6 +96,8 @@ class Driven:
         limits: Limits | None = None,
         dice: Callable[[], float] = lambda: 0.5,
         pongs_promised: bool = True,
+        quota: Pace | None = None,
+        close_codes: Mapping[int, Failure] = MappingProxyType({}),
     ) -> None:
         self.session = Session(
             "line",
@@ -94,6 +108,8 @@ class Driven:
             heartbeat=heartbeat or Heartbeat(interval=None),
             random=dice,
             pongs_promised=pongs_promised,
+            quota=quota,
+            close_codes=close_codes,
         )
         self.now = 100.0
         self.log: list[tuple[float, Action]] = []
@@ -222,6 +238,16 @@ def test_requests_and_pings_keep_to_the_pace_with_room_for_pongs() -> None:
     for first, fifth in zip(times, times[4:], strict=False):
         assert fifth - first >= 1.0, "more than four messages within a second: the fifth is kept for a pong"
     assert driven.did(SendPing), "requests do not starve the heartbeat"
+
+
+def test_a_long_restore_does_not_delay_the_heartbeat() -> None:
+    driven = Driven(limits=Limits(streams_per_request=1, messages_per_second=5), heartbeat=Heartbeat(interval=0.7))
+    driven.open(*(Subscription(f"S{i}", "quote") for i in range(40)))
+    for _ in range(6):
+        due = driven.session.pulse.next_at
+        assert due is not None
+        driven.pass_to(due)
+        assert driven.when(SendPing)[-1] == due
 
 
 # Requests that go unanswered ----------------------------------------------------------------------------------------
@@ -474,6 +500,10 @@ def test_a_server_that_accepts_and_closes_is_outlasted_without_a_tight_loop(code
     ("code", "failure"),
     [
         (1000, Failure.CLEAN),
+        (1005, Failure.CLEAN),
+        (1003, Failure.PROTOCOL),
+        (1007, Failure.PROTOCOL),
+        (1010, Failure.PROTOCOL),
         (1001, Failure.RESTART),
         (1002, Failure.PROTOCOL),
         (1006, Failure.TRANSPORT),
@@ -498,8 +528,10 @@ def test_every_close_code_has_a_class(code: int, failure: Failure) -> None:
         (AuthError("h", "HTTP 403"), Failure.AUTH),
         (HandshakeError(429), Failure.RATE_LIMITED),
         (HandshakeError(418), Failure.RATE_LIMITED),
-        (HandshakeError(500), Failure.TRANSPORT),
-        (HandshakeError(503), Failure.TRANSPORT),
+        (HandshakeError(408), Failure.TRANSPORT),
+        (HandshakeError(406), Failure.EVICTED),
+        (HandshakeError(500), Failure.SERVER_ERROR),
+        (HandshakeError(503), Failure.SERVER_ERROR),
         (HandshakeError(301), Failure.REFUSED),
         (HandshakeError(404), Failure.REFUSED),
     ],
@@ -510,6 +542,120 @@ def test_every_failed_dial_has_a_class(error: ConnectError, failure: Failure) ->
 
 def test_every_class_of_failure_has_a_budget() -> None:
     assert set(BUDGETS) == set(Failure)
+
+
+def test_the_manual_lists_every_class_of_failure_with_its_codes_and_budget() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "guide" / "errors.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z ]+)` \|([^|]*)\|([^|]*)\|[^|]*\| (\d+) \|$", page, re.M)
+    assert {name: int(budget) for name, _, _, budget in rows} == {f.value: n for f, n in BUDGETS.items()}
+    codes = {int(code): name for name, said, _, _ in rows for code in re.findall(r"\d{4}", said)}
+    assert codes == {code: failure.value for code, failure in CLOSE_CODES.items()}
+    statuses = {int(status): name for name, _, said, _ in rows for status in re.findall(r"\d{3}", said)}
+    assert len(statuses) > 8
+    for status, name in statuses.items():
+        error = AuthError("h", "x") if status in (401, 403) else HandshakeError(status)
+        assert classify_error(error).value == name
+
+
+# Classes that need more than a delay --------------------------------------------------------------------------------
+
+
+def test_the_servers_denial_decides_the_class_whatever_the_code_would_be() -> None:
+    driven = Driven()
+    driven.live(A)
+    driven.say(denied="RATE_LIMITED", why="slow down", wait=90)
+    assert driven.did(Close) == [Close(1000, "")]
+    assert driven.told(events.RateLimited) == [events.RateLimited("line", 90)]
+    driven.wait(89.9)
+    assert len(driven.did(Dial)) == 1
+    driven.wait(0.1)
+    assert len(driven.did(Dial)) == 2
+
+
+def test_a_denied_key_is_not_shown_again() -> None:
+    driven = Driven()
+    driven.open(A)
+    driven.say(denied="AUTH", why="unknown key")
+    driven.wait(1e6)
+    assert len(driven.did(Dial)) == 1
+    assert driven.told(events.AuthFailed) == [events.AuthFailed("line", "unknown key")]
+    assert driven.session.state is State.FAILED
+    assert isinstance(driven.session.error, AuthError)
+
+
+def test_an_evicted_connection_cools_down_and_never_duels() -> None:
+    driven = Driven()
+    driven.live(A)
+    until = driven.now + 3600.0
+    while driven.now < until and driven.session.state is not State.FAILED:
+        driven.say(denied="EVICTED", why="max_connections")
+        driven.wait(EVICTION_COOL_DOWN)
+        driven.tell(Opened())
+        driven.ack_all()
+        driven.tell(Delivered((A,)))
+    times = driven.when(Dial)
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= EVICTION_COOL_DOWN
+    assert len(times) <= 1 + BUDGETS[Failure.EVICTED]
+
+
+def test_a_clean_close_right_after_a_rate_limit_is_one_too() -> None:
+    driven = Driven(backoff=Backoff(cap=30.0, jitter=0.0))
+    driven.tell(Start())
+    driven.tell(DialFailed(HandshakeError(429), 5.0))
+    driven.wait(5.0)
+    driven.tell(Opened())
+    driven.tell(Closed(1000, ""))
+    assert driven.told(events.RateLimited)[-1] == events.RateLimited("line", 30.0)
+    driven.wait(30.0)
+    driven.come_back()
+    driven.tell(Delivered((A,)))
+    driven.tell(Closed(1000, ""))
+    assert len(driven.told(events.RateLimited)) == 2, "it has delivered since"
+
+
+def test_the_providers_own_close_codes_come_first() -> None:
+    driven = Driven(close_codes={4401: Failure.AUTH, 1008: Failure.EVICTED})
+    driven.live(A)
+    driven.tell(Closed(1008, "policy"))
+    assert driven.told(events.Reconnecting)[-1].delay == EVICTION_COOL_DOWN
+    driven.wait(EVICTION_COOL_DOWN)
+    driven.tell(Opened())
+    driven.tell(Closed(4401, "token"))
+    assert driven.session.state is State.FAILED
+
+
+def test_a_storm_of_reconnects_is_told_once_until_it_calms_down() -> None:
+    driven = Driven(backoff=Backoff(storm=3, storm_window=600.0, jitter=0.0))
+    driven.live(A)
+    for _ in range(6):
+        driven.tell(Closed(1006, ""))
+        driven.wait(30.0)
+        driven.come_back(A)
+    [alert] = driven.told(events.Alert)
+    assert alert.cause == "line: 4 reconnects within 600 s"
+    driven.wait(3600.0)
+    for _ in range(4):
+        driven.tell(Closed(1006, ""))
+        driven.wait(30.0)
+        driven.come_back(A)
+    assert len(driven.told(events.Alert)) == 2
+
+
+def test_the_providers_dials_are_counted_over_all_connections_and_never_exceeded() -> None:
+    quota = Pace(10, 300.0)
+    pair = [Driven(quota=quota, backoff=Backoff(base=0.1, cap=0.1)) for _ in range(2)]
+    for driven in pair:
+        driven.tell(Start())
+    for _ in range(1000):
+        for driven in pair:
+            driven.tell(REFUSED)
+            driven.wait(1.0)
+    dials = sorted(pair[0].when(Dial) + pair[1].when(Dial))
+    assert len(dials) > 20
+    for first, eleventh in zip(dials, dials[10:], strict=False):
+        assert eleventh - first >= 300.0
+    alerts = [alert.cause for driven in pair for alert in driven.told(events.Alert)]
+    assert min(alerts).endswith("80% of the 10 dials per five minutes the provider allows are used")
 
 
 # Stopping -----------------------------------------------------------------------------------------------------------
@@ -571,6 +717,9 @@ def live_a_random_life(seed: int, steps: int) -> list[tuple[float, Action]]:
             Pong(pings[-1].payload if pings else b""),
             Pong(b"?"),
             Delivered(tuple(dice.sample(wishes, 3))),
+            Silent(tuple(dice.sample(wishes, 3)), mute=dice.random() < 0.3, usual=dice.random() < 0.3),
+            Heard(tuple(dice.sample(wishes, 3))),
+            Traffic(dice.randrange(100)),
             Subscribe(((wish, wish.symbol),)),
             Unsubscribe((wish,)),
         ]

@@ -6,6 +6,7 @@ recorded or made markets, keep their own count of what they sent, and misbehave 
 
 from fastfeed.lab.load import Recording, Synthetic
 from fastfeed.lab.process import VenueProcess
+from fastfeed.lab.proxy import Proxy
 from fastfeed.lab.venue import Venue
 
-__all__ = ["Recording", "Synthetic", "Venue", "VenueProcess"]
+__all__ = ["Proxy", "Recording", "Synthetic", "Venue", "VenueProcess"]

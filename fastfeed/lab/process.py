@@ -18,28 +18,42 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from fastfeed.errors import ConfigError, FastFeedError
 from fastfeed.lab.binance import MARKETS
 from fastfeed.lab.load import Recording
+from fastfeed.lab.script import follow, read_script
 from fastfeed.lab.venue import LIMITS, Venue
 
 COMMANDS = (
     "accepts_again",
+    "acks_again",
     "announces_shutdown",
     "closes",
     "count",
     "cuts",
+    "drips",
+    "evicts",
     "falls_silent",
+    "flows_again",
+    "freezes",
+    "mutes",
     "plays",
+    "pongs_again",
     "refuses",
+    "repeats",
     "rests",
+    "sends_garbage",
     "skips",
     "speaks_again",
+    "stops_ponging",
+    "thaws",
+    "tolerates_all",
+    "withholds_acks",
 )
 ANSWER_SECONDS = 10.0
 
@@ -48,8 +62,8 @@ class VenueProcess:
     """A venue running elsewhere: `with VenueProcess("binance-usdm", symbols=500) as venue: ... venue.url`.
 
     Takes the options of `fastfeed lab` as keywords (`rate=`, `phases=`, `frames=` a recording's path, `speed=`,
-    `seed=`, `ping_interval=`, ...). Its methods are the commands of `Venue`; each blocks until the venue has answered,
-    at most ten seconds. With neither `rate`, `phases` nor `speed` it waits for `plays()`.
+    `seed=`, `script=` a file of faults, `ping_interval=`, ...). Its methods are the commands of `Venue`; each blocks
+    until the venue has answered, at most ten seconds. With neither `rate`, `phases` nor `speed` it waits for `plays()`.
     """
 
     def __init__(self, name: str = "binance-usdm", **options: Any) -> None:
@@ -174,6 +188,47 @@ class VenueProcess:
     def skips(self, frames: int, connection: int | None = None) -> None:
         self.ask("skips", frames=frames, connection=connection)
 
+    def repeats(self, frames: int = 1, connection: int | None = None) -> None:
+        self.ask("repeats", frames=frames, connection=connection)
+
+    def sends_garbage(
+        self, kind: Literal["malformed", "unknown"] = "malformed", frames: int = 1, connection: int | None = None
+    ) -> None:
+        self.ask("sends_garbage", kind=kind, frames=frames, connection=connection)
+
+    def mutes(self, streams: str | Iterable[str]) -> None:
+        self.ask("mutes", streams=streams if isinstance(streams, str) else list(streams))
+
+    def drips(self, bytes_per_s: float = 64.0) -> None:
+        self.ask("drips", bytes_per_s=bytes_per_s)
+
+    def flows_again(self) -> None:
+        self.ask("flows_again")
+
+    def freezes(self) -> None:
+        self.ask("freezes")
+
+    def thaws(self) -> None:
+        self.ask("thaws")
+
+    def withholds_acks(self) -> None:
+        self.ask("withholds_acks")
+
+    def acks_again(self) -> None:
+        self.ask("acks_again")
+
+    def stops_ponging(self) -> None:
+        self.ask("stops_ponging")
+
+    def pongs_again(self) -> None:
+        self.ask("pongs_again")
+
+    def evicts(self, whom: Literal["oldest", "newest"] = "oldest", *, beyond: int = 1, code: int | None = 1008) -> None:
+        self.ask("evicts", whom=whom, beyond=beyond, code=code)
+
+    def tolerates_all(self) -> None:
+        self.ask("tolerates_all")
+
 
 # ---------------------------------------------------------------------------------------------------------- the process
 
@@ -200,6 +255,7 @@ def parser() -> argparse.ArgumentParser:
         f"Commands: {', '.join(COMMANDS)}.",
     )
     parser.add_argument("venue", choices=sorted(MARKETS))
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--symbols", type=int, default=500, help="how many (default 500)")
     parser.add_argument("--seed", type=int, default=1)
@@ -212,6 +268,9 @@ def parser() -> argparse.ArgumentParser:
         "--retimed", action="store_true", help="write the time of playing over the recording's event times"
     )
     parser.add_argument("--speed", type=_speed, help="times faster than recorded, or max; also as phases")
+    parser.add_argument(
+        "--script", type=Path, metavar="FILE", help="a TOML file of faults and when they happen; each is told on stderr"
+    )
     for limit, text in (
         ("ping-interval", "seconds between the server's pings"),
         ("pong-timeout", "seconds without a pong until it disconnects"),
@@ -234,20 +293,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _serve(options: argparse.Namespace) -> int:
     limits = {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
     load = Recording(options.frames, retimed=options.retimed) if options.frames is not None else None
+    steps = read_script(options.script, COMMANDS) if options.script is not None else []
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with Venue(
-        options.venue, load=load, symbols=options.symbols, seed=options.seed, port=options.port, **limits
+        options.venue,
+        load=load,
+        symbols=options.symbols,
+        seed=options.seed,
+        host=options.host,
+        port=options.port,
+        **limits,
     ) as venue:
         if options.rate is not None or options.phases is not None or options.speed is not None:
             venue.plays(rate=options.rate, phases=options.phases, speed=options.speed)
         print(json.dumps({"url": venue.url, "venue": options.venue, "pid": os.getpid()}), flush=True)
-        listening = asyncio.create_task(_listen(venue, ended))
+        tasks = [asyncio.create_task(_listen(venue, ended)), asyncio.create_task(follow(venue, steps, _say))]
         await ended.wait()
-        listening.cancel()
+        for task in tasks:
+            task.cancel()
     return 0
+
+
+def _say(text: str) -> None:
+    print(f"fastfeed lab: {text}", file=sys.stderr, flush=True)
 
 
 async def _listen(venue: Venue, ended: asyncio.Event) -> None:

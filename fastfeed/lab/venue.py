@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fnmatch
 import hashlib
 import math
 import socket
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,6 +56,9 @@ COUNTED = (
     "control",
     "bytes",
     "skipped",
+    "repeated",
+    "garbage",
+    "withheld",
     "ping",
     "pong",
     "close",
@@ -62,8 +66,13 @@ COUNTED = (
     "pings_received",
     "pongs_received",
 )
+TEXTS = ("data", "control", "repeated", "garbage")  # what `frames` adds up
 SHARED_KEPT = 16  # sets of rendered pieces kept for the next connection that wants the same
 RETIRED_KEPT = 1000  # ended connections listed by count()
+REPEATABLE = 1000  # data frames a connection can be made to send again
+DRIP_SECONDS = 0.02  # between two drops
+# What a venue that has lost its mind sends: text that is no JSON, and JSON that no one has ever documented.
+GARBAGE = {"malformed": '{"e":"bookTicker","u":1,"s":"BTCU', "unknown": '{"e":"somethingNew","v":[1,2,3]}'}
 _ACCEPT_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 
@@ -115,6 +124,10 @@ class Connection:
         self._wanted: dict[int, str] = {}
         self._pieces: dict[int, Piece] = {}
         self._to_skip = 0
+        self._recent: deque[_Outgoing] = deque()  # the last whole slices, for repeats
+        self._recent_frames = 0
+        self._dripped_at = self._loop.time()
+        self._overdue: dict[str, Callable[[], None]] = {}  # what would have been done while frozen
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(sock, self._read)
@@ -164,10 +177,11 @@ class Connection:
         accept = base64.b64encode(hashlib.sha1(key.encode() + _ACCEPT_KEY, usedforsecurity=False).digest()).decode()
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
         answer = "\r\n".join([*lines, f"Sec-WebSocket-Accept: {accept}", "", ""])
-        self._timers.pop("handshake").cancel()
+        self._no_longer("handshake")
         self._later("ping", self._venue.market.ping_interval, self._ping)
         self._send("handshake", answer.encode())
-        self._subscribed()
+        self.subscribed()
+        self._venue.seat(self)
 
     def _answer_http(self, status: int, extra: Mapping[str, str] | None = None) -> None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Refused"
@@ -214,13 +228,17 @@ class Connection:
             self.close(1008, "Too many requests")
         elif opcode == TEXT:
             before = (*self.desk.streams, self.desk.combined)
-            self._send("control", frame(TEXT, self.desk.answer(payload.decode(errors="replace")).encode()))
+            answer = self.desk.answer(payload.decode(errors="replace"))
+            if self._venue.is_withholding:
+                self.counts["withheld"] += 1
+            else:
+                self._send("control", frame(TEXT, answer.encode()))
             if before != (*self.desk.streams, self.desk.combined) and self.ended is None:
-                self._subscribed()
-        elif opcode == PING:
+                self.subscribed()
+        elif opcode == PING and self._venue.is_ponging:
             self._send("pong", frame(PONG, payload))
         elif opcode == PONG and "pong" in self._timers and payload == self._ping_payload:
-            self._timers.pop("pong").cancel()
+            self._no_longer("pong")
 
     def _closed_by_client(self, payload: bytes) -> None:
         if self._closing is None:
@@ -230,14 +248,16 @@ class Connection:
         if self.ended is None:
             self._hang_up()
 
-    def _subscribed(self) -> None:
+    def subscribed(self) -> None:
         """Recount what this connection gets; what it already had goes on where it was."""
-        assert self.desk is not None
+        if self.desk is None:
+            return
         if not self._wanted:
             self.place = self._venue.present()
         ids = self._venue.stream_ids
         named = ((ids.get(without_speed(name)), name) for name in self.desk.delivered())
-        self._wanted = {stream: name for stream, name in named if stream is not None}
+        muted = self._venue.muted
+        self._wanted = {stream: name for stream, name in named if stream is not None and stream not in muted}
         self._pieces = self._venue.shared_pieces(tuple(self._wanted.items()), self.desk.combined)
         self.push()
 
@@ -246,7 +266,17 @@ class Connection:
     def _later(self, name: str, seconds: float, act: Callable[[], None]) -> None:
         if name in self._timers:
             self._timers[name].cancel()
-        self._timers[name] = self._loop.call_later(seconds, act)
+        self._timers[name] = self._loop.call_later(seconds, self._due_now, name, act)
+
+    def _no_longer(self, name: str) -> None:
+        self._timers.pop(name).cancel()
+        self._overdue.pop(name, None)
+
+    def _due_now(self, name: str, act: Callable[[], None]) -> None:
+        if self._venue.is_frozen:
+            self._overdue[name] = act
+        else:
+            act()
 
     def _ping(self) -> None:
         self._ping_payload = str(self._venue.utc_ms()).encode()
@@ -256,9 +286,9 @@ class Connection:
             if "pong" not in self._timers:
                 self._later("pong", self._venue.market.pong_timeout, lambda: self.end("no pong"))
 
-    def _send(self, kind: str, data: bytes) -> None:
+    def _send(self, kind: str, data: bytes | memoryview) -> None:
         self._outbox.append(_Outgoing(memoryview(data), kind))
-        if not self.is_blocked:
+        if not self.is_blocked and not self._venue.is_frozen:
             self._flush()
 
     def close(self, code: int, reason: str = "") -> None:
@@ -270,10 +300,40 @@ class Connection:
             self._later("close", CLOSE_SECONDS, lambda: self.end(f"closed {code}"))
             self._send("close", frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123]))
 
-    def say(self, text: str) -> None:
-        """One control message, outside the load."""
+    def say(self, text: str, kind: str = "control") -> None:
+        """One message outside the load, counted as `kind`."""
         if self.desk is not None and self._closing is None:
-            self._send("control", frame(TEXT, text.encode()))
+            self._send(kind, frame(TEXT, text.encode()))
+
+    def repeat(self, frames: int) -> None:
+        """Send the newest data frames again, byte for byte."""
+        again: list[memoryview] = []
+        for outgoing in reversed(self._recent):
+            assert outgoing.piece is not None
+            bounds = outgoing.piece.bounds - outgoing.piece.bounds[outgoing.start]
+            sent = memoryview(outgoing.rest.obj)
+            for place in range(outgoing.stop - 1, outgoing.start - 1, -1):
+                if len(again) == frames:
+                    break
+                again.append(sent[bounds[place] : bounds[place + 1]])
+        for data in reversed(again):
+            if self._closing is None and self.ended is None:
+                self._send("repeated", data)
+
+    def freeze(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+
+    def thaw(self) -> None:
+        """Do what a process does that was stopped: read what has come, and everything that is overdue."""
+        self._loop.add_reader(self._sock, self._read)
+        self._read()
+        overdue, self._overdue = self._overdue, {}
+        for act in overdue.values():
+            if self.ended is None:
+                act()
+        if self.ended is None:
+            self._unblock()
 
     def cut(self) -> None:
         """Reset the TCP connection: whatever the kernel still held for the client is gone."""
@@ -322,6 +382,11 @@ class Connection:
             piece = self._pieces[number] = self._venue.load.piece(number, self._wanted, combined)
         return piece
 
+    @property
+    def is_open(self) -> bool:
+        """Past the handshake and not about to end."""
+        return self.desk is not None and self._closing is None and self.ended is None
+
     def is_behind(self, limit: float) -> bool:
         """Whether anything is still to be sent: bytes on their way, or events before `limit`."""
         return bool(self._outbox) or (self._closing is None and bool(self._wanted) and self.place < limit)
@@ -332,7 +397,7 @@ class Connection:
 
     def push(self) -> None:
         """Send what is due, as far as the kernel takes it."""
-        if self.is_blocked or self._is_scheduled or self.desk is None:
+        if self.is_blocked or self._is_scheduled or self.desk is None or self._venue.is_frozen:
             return
         for _ in range(SLICES_PER_TURN):
             outgoing = None if self._closing or self.ended else self._due()
@@ -352,8 +417,14 @@ class Connection:
     def _flush(self) -> None:
         while self._outbox and self.ended is None:
             outgoing = self._outbox[0]
+            drop = self._drop()
+            if drop == 0:
+                self.is_blocked = True
+                self._loop.remove_writer(self._sock)  # it could take more all the time
+                self._later("drip", DRIP_SECONDS, self._unblock)
+                return
             try:
-                taken = self._sock.send(outgoing.rest)
+                taken = self._sock.send(outgoing.rest[:drop])
             except BlockingIOError:
                 taken = 0
             except OSError:
@@ -362,12 +433,28 @@ class Connection:
             self.counts["bytes"] += taken
             outgoing.rest = outgoing.rest[taken:]
             if outgoing.rest:
+                if drop is not None and taken:
+                    continue
                 if not self.is_blocked:
                     self.is_blocked = True
                     self._loop.add_writer(self._sock, self._writable)
                 return
             self._outbox.popleft()
             self._settle(outgoing)
+
+    def _drop(self) -> int | None:
+        """Bytes that may be written now; None where the venue does not drip."""
+        pace = self._venue.bytes_per_s
+        if pace is None:
+            return None
+        self._dripped_at = max(self._dripped_at, self._loop.time() - 1.0)
+        drop = int((self._loop.time() - self._dripped_at) * pace)
+        self._dripped_at += drop / pace
+        return drop
+
+    def _unblock(self) -> None:
+        self.is_blocked = False
+        self._writable()
 
     def _writable(self) -> None:
         self._flush()
@@ -419,6 +506,12 @@ class Connection:
         if outgoing.rest:
             stop = int(np.searchsorted(piece.bounds, piece.bounds[stop] - len(outgoing.rest), side="right")) - 1
             self._venue.give_back(outgoing.stop - stop)
+        outgoing.stop = stop
+        self._recent.append(outgoing)
+        self._recent_frames += stop - outgoing.start
+        while self._recent_frames - (oldest := self._recent[0].stop - self._recent[0].start) >= REPEATABLE:
+            self._recent.popleft()
+            self._recent_frames -= oldest
         streams = piece.stream[outgoing.start : stop]
         self.counts["data"] += len(streams)
         self.sent += np.bincount(streams, minlength=len(self.sent))
@@ -437,7 +530,7 @@ class Connection:
             "route": desk.route if desk else "",
             "streams": len(desk.streams) if desk else 0,
             "ended": self.ended,
-            "frames": self.counts["data"] + self.counts["control"],
+            "frames": sum(self.counts[name] for name in TEXTS),
             **{name: self.counts[name] for name in COUNTED},
         }
 
@@ -460,6 +553,7 @@ class Venue:
         seed: int = 1,
         rate: float | None = None,
         phases: Sequence[tuple[float, float]] | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
         **limits: float,
     ) -> None:
@@ -472,6 +566,7 @@ class Venue:
         self.connections: dict[int, Connection] = {}
         self.refusal: tuple[int, dict[str, str]] | None = None
         self.totals: Counter[str] = Counter()
+        self._host = host
         self._port = port
         self._first_play = (rate, phases) if rate is not None or phases is not None else None
         self._server: socket.socket | None = None
@@ -482,6 +577,14 @@ class Venue:
         self._shared: dict[tuple[tuple[tuple[int, str], ...], bool], dict[int, Piece]] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._is_silent = False
+        # How it misbehaves, beside `refusal`.
+        self.is_frozen = self.is_withholding = False
+        self.is_ponging = True
+        self.bytes_per_s: float | None = None  # at most so many, to each connection
+        self.muted: frozenset[int] = frozenset()  # streams whose data is not sent
+        self._eviction: tuple[int, bool, int | None] | None = (
+            None  # connections let be; oldest go first; with which code
+        )
         # The play. Events have one number for good: pass of the load * its events + event.
         self._pace: Pace = FlatOut()
         self._started = self._started_utc = 0.0  # when it began: loop time, UTC seconds
@@ -503,7 +606,7 @@ class Venue:
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        server = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+        server = socket.create_server((self._host, self._port), backlog=1024)
         server.setblocking(False)
         self._server = server
         self._port = server.getsockname()[1]
@@ -520,6 +623,8 @@ class Venue:
         self._server = None
         if self._ticker is not None:
             self._ticker.cancel()
+        if self.is_frozen:
+            self.thaws()
         self.closes(1001)
         for _ in range(200):
             if not self.connections:
@@ -534,7 +639,7 @@ class Venue:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._port}"
+        return f"ws://{self._host}:{self._port}"
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -683,11 +788,121 @@ class Venue:
         """Send no more data; connections stay open, requests are acked and pings answered."""
         self._is_silent = True
 
+    def mutes(self, streams: str | Iterable[str]) -> None:
+        """Send no more data of those streams (names or patterns: "btcusdt@*", "*@bookTicker"); all else goes on.
+
+        To whom they are subscribed they stay subscribed: requests are acked, pings answered.
+        """
+        patterns = [streams] if isinstance(streams, str) else list(streams)
+        muted: set[int] = set()
+        for pattern in patterns:
+            found = {number for name, number in self.stream_ids.items() if fnmatch.fnmatchcase(name, pattern)}
+            if not found:
+                raise ConfigError(f"no stream is named {pattern!r}; one there is is {next(iter(self.stream_ids))!r}")
+            muted |= found
+        self._mute(self.muted | muted)
+
+    def _mute(self, streams: frozenset[int]) -> None:
+        self.muted = streams
+        for connection in list(self.connections.values()):
+            connection.subscribed()
+
     def speaks_again(self) -> None:
-        """Send data again, from the present: what fell due during the silence is never sent."""
+        """Send all data again, from the present: what fell due during the silence is never sent."""
         self._is_silent = False
         for connection in self.connections.values():
             connection.jump()
+        self._mute(frozenset())
+
+    def drips(self, bytes_per_s: float = 64.0) -> None:
+        """Write to each connection at most so many bytes a second: frames, answers and handshakes come in crumbs."""
+        if not (bytes_per_s > 0 and math.isfinite(bytes_per_s)):
+            raise ConfigError(f"drips(bytes_per_s={bytes_per_s}): must be above 0; freezes() writes nothing at all")
+        self.bytes_per_s = bytes_per_s
+
+    def flows_again(self) -> None:
+        self.bytes_per_s = None
+
+    def freezes(self) -> None:
+        """Read and write nothing and let time pass, like a process that was stopped; the kernel still takes dials."""
+        if self._server is None or self.is_frozen:
+            return
+        self.is_frozen = True
+        self._loop.remove_reader(self._server)
+        for connection in self.connections.values():
+            connection.freeze()
+
+    def thaws(self) -> None:
+        """Go on: what has arrived is read, what fell due meanwhile is sent."""
+        if not self.is_frozen:
+            return
+        self.is_frozen = False
+        if self._server is not None:
+            self._loop.add_reader(self._server, self._accept)
+        for connection in list(self.connections.values()):
+            connection.thaw()
+
+    def withholds_acks(self) -> None:
+        """Do what is requested and answer nothing; pings are answered."""
+        self.is_withholding = True
+
+    def acks_again(self) -> None:
+        """Answer requests; those that came meanwhile stay unanswered."""
+        self.is_withholding = False
+
+    def stops_ponging(self) -> None:
+        """Leave pings unanswered; data, acks and the venue's own pings go on."""
+        self.is_ponging = False
+
+    def pongs_again(self) -> None:
+        self.is_ponging = True
+
+    def evicts(self, whom: Literal["oldest", "newest"] = "oldest", *, beyond: int = 1, code: int | None = 1008) -> None:
+        """Let no more than `beyond` connections be: whoever comes on top of them ends another, or itself.
+
+        The `oldest` is closed in favour of the one that came, or the `newest` straight after its handshake (`beyond=0`:
+        everyone is accepted, then closed). With CLOSE and `code`; None resets, without a word.
+        """
+        if whom not in ("oldest", "newest") or beyond < (whom == "oldest"):
+            raise ConfigError(
+                f"evicts({whom!r}, beyond={beyond}): oldest, beyond 1 or more, or newest, beyond 0 or more"
+            )
+        self._eviction = (beyond, whom == "oldest", code)
+
+    def tolerates_all(self) -> None:
+        """Evict nobody any more."""
+        self._eviction = None
+
+    def seat(self, newest: Connection) -> None:
+        """Called by a connection whose handshake is complete."""
+        if self._eviction is None:
+            return
+        beyond, oldest_first, code = self._eviction
+        seated = [one for one in self.connections.values() if one.is_open]
+        surplus = seated[: len(seated) - beyond] if oldest_first else [newest] if len(seated) > beyond else []
+        for connection in surplus:
+            self.totals["evicted"] += 1
+            if code is None:
+                connection.cut()
+            else:
+                connection.close(code, "too many connections")
+
+    def repeats(self, frames: int = 1, connection: int | None = None) -> None:
+        """Send the newest `frames` data frames of each connection (or the one) again, byte for byte, 1,000 at most."""
+        if not 0 < frames <= REPEATABLE:
+            raise ConfigError(f"repeats({frames}): from 1 to {REPEATABLE} frames are kept to be repeated")
+        for chosen in self._chosen(connection):
+            chosen.repeat(frames)
+
+    def sends_garbage(
+        self, kind: Literal["malformed", "unknown"] = "malformed", frames: int = 1, connection: int | None = None
+    ) -> None:
+        """Send text that is no JSON, or JSON that nobody has ever documented; no data is lost by it."""
+        if kind not in GARBAGE:
+            raise ConfigError(f"sends_garbage({kind!r}): there is {' and '.join(GARBAGE)}")
+        for chosen in self._chosen(connection):
+            for _ in range(frames):
+                chosen.say(GARBAGE[kind], "garbage")
 
     def refuses(self, status: int = 503, retry_after: float | str | None = None) -> None:
         """Answer every handshake with that HTTP status, and Retry-After if given (seconds, or an HTTP date)."""
@@ -713,8 +928,9 @@ class Venue:
     def count(self) -> dict[str, Any]:
         """What was sent, as plain JSON types. A frame is counted when the kernel has taken its last byte.
 
-        `frames` = `data` + `control` (text frames: acks, errors, notices); `bytes` everything after the TCP handshake;
-        `ping`, `pong`, `close` frames sent; `refused` handshakes; `skipped` frames left out on command; `connections`
+        `frames` = `data` + `control` (acks, errors, notices) + `repeated` + `garbage`, all text frames; `bytes`
+        everything after the TCP handshake; `ping`, `pong`, `close` frames sent; `refused` handshakes; `evicted`
+        connections; `skipped` frames left out on command and `withheld` answers, neither sent; `connections`
         the same per connection, ended ones too (newest 1,000) with how they ended; `streams` data frames per stream;
         `last` per symbol the prices, as text, of the last frame sent; `is_at_rest` whether anything more is to come.
         """
@@ -725,8 +941,8 @@ class Venue:
             np.maximum(last, connection.last, out=last)
         spoken = np.flatnonzero(sent).tolist()
         return {
-            "frames": totals["data"] + totals["control"],
-            **{name: totals[name] for name in (*COUNTED, "refused")},
+            "frames": sum(totals[name] for name in TEXTS),
+            **{name: totals[name] for name in (*COUNTED, "refused", "evicted")},
             "is_at_rest": self.is_at_rest(),
             "connections": [*self._retired, *(connection.report() for connection in self.connections.values())],
             "streams": {self.load.streams[stream]: int(sent[stream]) for stream in spoken},

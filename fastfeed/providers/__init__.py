@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fastfeed.errors import ConfigError
-from fastfeed.session import Dialect
+from fastfeed.session import Dialect, Failure
+from fastfeed.staleness import Span
 from fastfeed.subscriptions import Limits, Subscription
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Provider:
     upper: bool = False  # symbols are upper case, however they are typed
     pongs_promised: bool = True  # a ping is always answered, so that silence means death
     auth: Auth | None = None
+    close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
+    hours: Span | None = None  # when the market is open; None: always
 
     @property
     def channel_names(self) -> list[str]:

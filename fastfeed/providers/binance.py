@@ -148,7 +148,12 @@ _SPOT = Provider(
         name="binance-spot",
     ),
     dialect=_DIALECT,
-    limits=Limits(streams_per_connection=1024, bytes_per_request=_REQUEST_BYTES, messages_per_second=5),
+    limits=Limits(
+        streams_per_connection=1024,
+        bytes_per_request=_REQUEST_BYTES,
+        messages_per_second=5,
+        dials_per_five_minutes=300,  # per address
+    ),
     symbol=r"\w+",  # letters of any alphabet: symbols need not be ASCII
     example="BTCUSDT",
     upper=True,

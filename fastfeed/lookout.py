@@ -1,0 +1,160 @@
+"""The feed's eye on silence: it reads arrivals in the price table, tells the sessions, and keeps each row's status.
+
+What to do about silence is the sessions' business. It runs a few times a second, never in a read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fastfeed._core import PriceTable
+from fastfeed.connection import Connection
+from fastfeed.records import Status
+from fastfeed.session import Heard, Silent
+from fastfeed.staleness import PATIENCE, Span, Staleness, Standing
+from fastfeed.subscriptions import Stage, Subscription
+
+
+class Lookout:
+    """Who carries what, and what it is worth. `hours` is when the market is open; None: always."""
+
+    def __init__(self, prices: PriceTable, options: Staleness, hours: Span | None) -> None:
+        self._prices = prices
+        self._options = options
+        self._hours = hours
+        self._home: dict[Subscription, Connection] = {}
+        self._channels: Counter[str] = Counter()
+        self._wishes: dict[str, list[Subscription]] = {}  # by symbol
+        self._standing: dict[str, dict[Subscription, Status]] = {}  # by symbol: of what is not LIVE
+        self._resting: set[Subscription] = set()  # fell silent while the market was closed
+        self._rested_until = math.inf  # monotonic seconds: when those still resting after the opening are too late
+        self.market_open = True
+
+    def __contains__(self, subscription: Subscription) -> bool:
+        return subscription in self._home
+
+    def carry(self, subscriptions: Iterable[Subscription], connection: Connection) -> None:
+        """From now on `connection` is where these come from."""
+        for subscription in subscriptions:
+            self._home[subscription] = connection
+            self._channels[subscription.channel] += 1
+            self._wishes.setdefault(subscription.symbol, []).append(subscription)
+
+    def drop(self, subscription: Subscription) -> None:
+        """Nobody wants it any more."""
+        self.stands(subscription, Status.LIVE)
+        self._resting.discard(subscription)
+        del self._home[subscription]
+        self._channels -= Counter([subscription.channel])  # which leaves no zeros
+        self._wishes[subscription.symbol].remove(subscription)
+
+    def stands(self, subscription: Subscription, status: Status) -> None:
+        """What one subscription is worth; a row has the worst of its subscriptions' standings."""
+        symbol = subscription.symbol
+        marks = self._standing.setdefault(symbol, {})
+        if status is Status.LIVE:
+            marks.pop(subscription, None)
+        else:
+            marks[subscription] = status
+        if marks:
+            self._prices.set_status(symbol, max(marks.values()))
+        else:
+            del self._standing[symbol]
+
+    def well(self, symbol: str) -> bool:
+        """Nothing of the symbol stands worse than LIVE."""
+        return symbol not in self._standing
+
+    def judge(self, subscription: Subscription, standing: Standing) -> None:
+        """The session's judgement. LIVE again is the whole row if nothing else of it stands worse."""
+        self.stands(subscription, Status[standing.name])
+        if self.well(subscription.symbol):
+            self._prices.set_status(subscription.symbol, Status.LIVE)
+
+    def keep(self) -> None:
+        """Hold the standings against what other channels deliver, which makes their rows LIVE."""
+        for symbol, marks in self._standing.items():
+            if len(self._wishes[symbol]) > 1:
+                self._prices.set_status(symbol, max(marks.values()))
+
+    def look(self, now: float, utc: float) -> None:
+        """Tell the sessions who has fallen silent and who is heard again, at `now` (monotonic) and `utc` seconds."""
+        was_open, self.market_open = self.market_open, self._hours is None or self._hours.covers(utc)
+        if self.market_open and not was_open:
+            self._rested_until = now + self._options.longest
+        options = self._options
+        for channel in list(self._channels):  # an alert's callback may unsubscribe meanwhile
+            fallen, heard = self._prices.sweep(
+                channel,
+                threshold=options.threshold,
+                factor=options.factor,
+                floor=options.floor,
+                ceiling=options.ceiling,
+            )
+            speaking = self._wished(channel, heard)
+            self._resting.difference_update(speaking)
+            for connection, group in self._by_home(speaking).items():
+                connection.handle(Heard(tuple(group)))
+            if fallen:
+                self._tell_silent(channel, self._wished(channel, fallen), now)
+        if now >= self._rested_until:
+            self._rested_until = math.inf
+            late, self._resting = self._resting, set()
+            for channel in {subscription.channel for subscription in late}:
+                self._tell_silent(channel, [key for key in late if key.channel == channel], now)
+
+    def doubt_backlog(self, since_ns: int) -> None:
+        """Rows that arrived after `since_ns` (monotonic) without a time of the provider's are SUSPECT.
+
+        After a stall of the loop nobody knows how long they waited in the kernel.
+        """
+        untimed = self._prices.array["event_ns"] == 0
+        for channel in list(self._channels):  # an alert's callback may unsubscribe meanwhile
+            arrived = self._prices.arrived(channel)[: len(untimed)] > since_ns
+            for subscription in self._wished(channel, np.flatnonzero(arrived & untimed[: len(arrived)]).tolist()):
+                self._prices.set_status(subscription.symbol, Status.SUSPECT)
+
+    def _tell_silent(self, channel: str, silent: Sequence[Subscription], now: float) -> None:
+        arrived = self._prices.arrived(channel) / 1e9
+        gaps = self._prices.usual_gaps(channel)
+        for connection, group in self._by_home(silent).items():
+            if not self.market_open:
+                self._resting.update(group)
+                connection.handle(Silent(tuple(group), usual=True))
+                continue
+            usual: list[Subscription] = []
+            unusual: list[Subscription] = []
+            for key in group:
+                (usual if self._options.usual(gaps[self._row(key)]) else unusual).append(key)
+            if usual:
+                connection.handle(Silent(tuple(usual), usual=True))
+            if not unusual:
+                continue
+            live = [record.subscription for record in connection.session.book.at(Stage.LIVE)]
+            others = {key: self._row(key) for key in live if key.channel == channel}
+            shortest = min(self._options.limit(gaps[self._row(key)]) for key in unusual)
+            mute = bool(others) and now - max(arrived[row] for row in others.values()) > shortest
+            if mute:  # whoever should be heard before a trial ends stands it together
+                soon = [key for key, row in others.items() if self._options.limit(gaps[row]) <= PATIENCE]
+                unusual = list(dict.fromkeys([*unusual, *soon]))
+            connection.handle(Silent(tuple(unusual), mute=mute))
+
+    def _wished(self, channel: str, rows: Iterable[int]) -> list[Subscription]:
+        symbols = self._prices.symbols
+        return [key for row in rows for key in self._wishes.get(symbols[row], ()) if key.channel == channel]
+
+    def _by_home(self, subscriptions: Iterable[Subscription]) -> dict[Connection, list[Subscription]]:
+        homes: dict[Connection, list[Subscription]] = {}
+        for subscription in subscriptions:
+            if subscription in self._home:
+                homes.setdefault(self._home[subscription], []).append(subscription)
+        return homes
+
+    def _row(self, subscription: Subscription) -> int:
+        row = self._prices.id(subscription.symbol)
+        assert row is not None, "every symbol wished for has a row"
+        return row
