@@ -4,12 +4,15 @@ And at every moment an answer to "may I act on this?". The public names, and not
 that the picows beside us is one the compiled wire was built for.
 """
 
-from picows import __version__ as _PICOWS  # type: ignore[attr-defined]  # there, but not in its __all__
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if not (2, 3, 1) <= tuple(int(part) for part in _PICOWS.split(".")[:3] if part.isdecimal()) < (2, 4):
+# Asked of the installation: importing picows itself is left to whoever makes a Feed.
+if not (2, 3, 1) <= tuple(int(part) for part in _version("picows").split(".")[:3] if part.isdecimal()) < (2, 4):
     # Cython checks struct sizes, not vtables: a mismatched picows could call the wrong method without a word.
     raise ImportError(
-        f'fastfeed needs picows>=2.3.1,<2.4 but picows {_PICOWS} is installed: pip install "picows>=2.3.1,<2.4"'
+        f"fastfeed needs picows>=2.3.1,<2.4 but picows {_version('picows')} is installed: "
+        'pip install "picows>=2.3.1,<2.4"'
     )
 
 from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, check, kernels
@@ -27,7 +30,6 @@ from fastfeed.errors import (
     StaleError,
     SubscriptionRejected,
 )
-from fastfeed.feed import Feed
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.providers import Provider
 from fastfeed.records import (
@@ -49,6 +51,9 @@ from fastfeed.schema import MISSING, Message, Schema, Symbol
 from fastfeed.staleness import Period, Staleness, Week
 from fastfeed.subscriptions import Subscription
 
+if _TYPE_CHECKING:
+    from fastfeed.feed import Feed
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -58,3 +63,13 @@ __all__ = [
     "Schema", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader",
     "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    # The network side (asyncio, TLS, picows) costs as much to import as all else: decoding alone need not pay for it.
+    if name == "Feed":
+        from fastfeed.feed import Feed
+
+        globals()[name] = Feed
+        return Feed
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -142,7 +142,11 @@ class Book:
     @property
     def settled(self) -> bool:
         """Every subscription has been acked (or delivers) or rejected."""
-        return not self.at(Stage.WANTED, Stage.REQUESTED)
+        wanted, requested = Stage.WANTED, Stage.REQUESTED
+        for record in self._records.values():  # plain: asked for at every step of the session
+            if record.stage is wanted or record.stage is requested:
+                return False
+        return True
 
     @property
     def silent(self) -> list[Record]:
@@ -190,7 +194,11 @@ class Book:
     @property
     def pending(self) -> bool:
         """There is something to ask for."""
-        return bool(self._unwanted) or any(record.stage is Stage.WANTED for record in self)
+        wanted = Stage.WANTED
+        for record in self._records.values():
+            if record.stage is wanted:
+                return True
+        return bool(self._unwanted)
 
     def request(self, now: float) -> Request | None:
         """The next message to send, sized to the provider's limits, or None when there is nothing left to ask."""
