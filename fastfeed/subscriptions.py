@@ -143,7 +143,7 @@ class Book:
     def settled(self) -> bool:
         """Every subscription has been acked (or delivers) or rejected."""
         wanted, requested = Stage.WANTED, Stage.REQUESTED
-        for record in self._records.values():  # plain: asked for at every step of the session
+        for record in self._records.values():  # noqa: SIM110 - plain: asked for at every step of the session
             if record.stage is wanted or record.stage is requested:
                 return False
         return True
