@@ -40,7 +40,7 @@ def balances(ledger: dict) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("rest", "frames"), [(asyncio.sleep, 3_000_000), (blocks, 200_000)], ids=["asyncio.sleep", "time.sleep"]
+    ("rest", "frames"), [(asyncio.sleep, 3_000_000), (blocks, 3_000_000)], ids=["asyncio.sleep", "time.sleep"]
 )
 async def test_a_burst_against_a_slow_consumer_keeps_memory_flat_and_the_newest_prices(rest, frames):
     names = symbol_names(SYMBOLS)
