@@ -24,7 +24,7 @@ class Backoff:
     The n-th failure in a row (from 0) waits `base * 2**n`, spread over +-`jitter` of itself, never more than `cap`. The
     count starts again only once a connection has lived for `stable_after` **and** delivered data: a server that accepts
     and drops is never redialled in a tight loop. `max_retries` is the number of redials allowed in a row whatever the
-    failure; None leaves each class of failure its own budget (`fastfeed.session.BUDGETS`). More than `storm`
+    failure; None leaves each class of failure its own budget (`fastfeed.failures.BUDGETS`). More than `storm`
     reconnects of one connection within `storm_window` seconds raise an alert.
 
     Raises:

@@ -25,6 +25,7 @@ from fastfeed._core import Clock, Decoder
 from fastfeed._wire import Wire
 from fastfeed.backoff import retry_after, retry_after_said
 from fastfeed.errors import AuthError, ConfigError, ConnectError, HandshakeError
+from fastfeed.failures import Failure
 from fastfeed.providers import Provider
 from fastfeed.session import (
     Close,
@@ -34,7 +35,6 @@ from fastfeed.session import (
     Dial,
     DialFailed,
     Emit,
-    Failure,
     Forget,
     Input,
     Judge,

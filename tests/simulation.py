@@ -27,11 +27,11 @@ from fastfeed import events
 from fastfeed.backoff import Backoff, retry_after
 from fastfeed.connection import DIAL_TIMEOUT
 from fastfeed.errors import AuthError, ConnectError, HandshakeError
+from fastfeed.failures import BUDGETS, Failure, classify_close, classify_error
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.providers import Provider, provider
 from fastfeed.session import (
     ACK_TIMEOUT,
-    BUDGETS,
     EVICTION_COOL_DOWN,
     RESTORE_GRACE,
     Close,
@@ -41,7 +41,6 @@ from fastfeed.session import (
     Dial,
     DialFailed,
     Emit,
-    Failure,
     Forget,
     Heard,
     Input,
@@ -60,8 +59,6 @@ from fastfeed.session import (
     Tick,
     Traffic,
     Unsubscribe,
-    classify_close,
-    classify_error,
 )
 from fastfeed.staleness import Standing
 from fastfeed.subscriptions import Pace, Record, Stage, Subscription, spread

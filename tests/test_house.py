@@ -20,12 +20,13 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "fastfeed"
 
 # Python rooms, from the ground up: room -> the rooms it may import.
-BRAIN = {"backoff", "heartbeat", "staleness", "subscriptions", "gaps", "events"}
+BRAIN = {"backoff", "failures", "heartbeat", "staleness", "subscriptions", "gaps", "events"}
 CORE = {"errors", "records", "_core", "schema"}
 ROOMS: dict[str, set[str]] = {
     "records": set(),
     "errors": {"records"},
     "backoff": {"errors"},
+    "failures": {"errors"},
     "heartbeat": {"errors"},
     "staleness": {"errors", "subscriptions"},
     "subscriptions": {"errors"},

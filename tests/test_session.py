@@ -14,11 +14,10 @@ import pytest
 from fastfeed import events
 from fastfeed.backoff import Backoff
 from fastfeed.errors import AuthError, ConnectError, GaveUp, HandshakeError
+from fastfeed.failures import BUDGETS, CLOSE_CODES, Failure, classify_close, classify_error
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.session import (
     ACK_TIMEOUT,
-    BUDGETS,
-    CLOSE_CODES,
     EVICTION_COOL_DOWN,
     RESTORE_GRACE,
     Ack,
@@ -32,7 +31,6 @@ from fastfeed.session import (
     Dialect,
     DialFailed,
     Emit,
-    Failure,
     Heard,
     Input,
     Lost,
@@ -52,8 +50,6 @@ from fastfeed.session import (
     Tick,
     Traffic,
     Unsubscribe,
-    classify_close,
-    classify_error,
 )
 from fastfeed.subscriptions import Limits, Pace, Stage, Subscription
 

@@ -14,8 +14,9 @@ from simulation import Broken, Told, live, sweep
 
 import fastfeed.session
 from fastfeed.backoff import Backoff
+from fastfeed.failures import BUDGETS, Failure
 from fastfeed.heartbeat import Pulse
-from fastfeed.session import BUDGETS, DialFailed, Failure, Session
+from fastfeed.session import DialFailed, Session
 from fastfeed.staleness import Watch
 from fastfeed.subscriptions import Book, Pace, Stage
 

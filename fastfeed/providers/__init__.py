@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fastfeed.errors import ConfigError
-from fastfeed.session import Dialect, Failure
+from fastfeed.failures import Failure
+from fastfeed.session import Dialect
 from fastfeed.staleness import Span
 from fastfeed.subscriptions import Limits, Subscription
 
