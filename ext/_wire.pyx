@@ -66,9 +66,12 @@ cdef class Wire(WSListener):
 
     # ---- what the feed may do ----
 
-    def send(self, str text not None):
-        """Send one TEXT message."""
-        self._transport.send(MsgType.TEXT, text.encode())
+    def send(self, text not None):
+        """Send one TEXT message, or a BINARY one of bytes."""
+        if isinstance(text, bytes):
+            self._transport.send(MsgType.BINARY, text)
+        else:
+            self._transport.send(MsgType.TEXT, text.encode())
 
     def ping(self, bytes payload=b""):
         """Send a protocol PING; its PONG comes to `wire_pong` with the same payload."""

@@ -16,7 +16,7 @@ if not (2, 3, 1) <= tuple(int(part) for part in _version("picows").split(".")[:3
     )
 
 from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, check, kernels
-from fastfeed.backoff import Backoff
+from fastfeed.backoff import Backoff, Jitter
 from fastfeed.decoder import Decoder
 from fastfeed.errors import (
     AuthError,
@@ -59,7 +59,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
     "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
-    "GaveUp", "HandshakeError", "Heartbeat", "Kind", "Message", "Period", "PriceReader", "PriceTable", "Provider",
+    "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable", "Provider",
     "Schema", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader",
     "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip

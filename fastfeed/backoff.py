@@ -5,6 +5,7 @@ It refuses to sleep, to draw random numbers and to read a clock; whoever asks br
 
 from __future__ import annotations
 
+import enum
 import math
 import re
 from dataclasses import dataclass
@@ -17,15 +18,23 @@ from fastfeed.errors import ConfigError
 _MAX_EXPONENT = 64
 
 
+class Jitter(enum.Enum):
+    """How a wait is spread, so that clients that fell together do not come back together, where no share says it."""
+
+    EQUAL = "equal"  # over its upper half
+    FULL = "full"  # over all of it, from nothing
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Exponential backoff with proportional jitter, in seconds.
+    """Exponential backoff with jitter, in seconds.
 
-    The n-th failure in a row (from 0) waits `base * 2**n`, spread over +-`jitter` of itself, never more than `cap`. The
-    count starts again only once a connection has lived for `stable_after` **and** delivered data: a server that accepts
-    and drops is never redialled in a tight loop. `max_retries` is the number of redials allowed in a row whatever the
-    failure; None leaves each class of failure its own budget (`fastfeed.failures.BUDGETS`). More than `storm`
-    reconnects of one connection within `storm_window` seconds raise an alert.
+    The n-th failure in a row (from 0) waits `base * 2**n`, never more than `cap`, spread over +-`jitter` of itself, or
+    as `jitter=Jitter.EQUAL` or `Jitter.FULL` says. The count starts again only once a connection has lived for
+    `stable_after` **and** delivered data: a server that accepts and drops is never redialled in a tight loop.
+    `max_retries` is the number of redials allowed in a row whatever the failure; None leaves each class of failure its
+    own budget (`fastfeed.failures.BUDGETS`); `math.inf` never ends, which takes `retries_for_ever=True`. More than
+    `storm` reconnects of one connection within `storm_window` seconds raise an alert.
 
     Raises:
         ConfigError: for a combination that cannot work.
@@ -33,20 +42,24 @@ class Backoff:
 
     base: float = 0.5
     cap: float = 30.0
-    jitter: float = 0.3
-    max_retries: int | None = None
+    jitter: float | Jitter = 0.3
+    max_retries: float | None = None
     stable_after: float = 5.0
     storm: int = 10
     storm_window: float = 300.0
+    retries_for_ever: bool = False
 
     def __post_init__(self) -> None:
         if not (_is_number(self.base) and self.base > 0):
             raise ConfigError(f"Backoff(base={self.base!r}): must be a number of seconds above 0")
         if not (_is_number(self.cap) and self.cap >= self.base):
             raise ConfigError(f"Backoff(cap={self.cap!r}): must be a number of seconds, at least base={self.base!r}")
-        if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
-            raise ConfigError(f"Backoff(jitter={self.jitter!r}): must be between 0 and 1")
-        if self.max_retries is not None and not (isinstance(self.max_retries, int) and self.max_retries >= 0):
+        if not (isinstance(self.jitter, Jitter) or (_is_number(self.jitter) and 0 <= self.jitter <= 1)):
+            raise ConfigError(f"Backoff(jitter={self.jitter!r}): must be between 0 and 1, or a Jitter")
+        if self.max_retries == math.inf:
+            if not self.retries_for_ever:
+                raise ConfigError("Backoff(max_retries=inf) never gives up: say retries_for_ever=True if that is meant")
+        elif self.max_retries is not None and not (isinstance(self.max_retries, int) and self.max_retries >= 0):
             raise ConfigError(f"Backoff(max_retries={self.max_retries!r}): must be 0 or more, or None")
         if not (_is_number(self.stable_after) and self.stable_after >= 0):
             raise ConfigError(f"Backoff(stable_after={self.stable_after!r}): must be a number of seconds, 0 or more")
@@ -57,8 +70,20 @@ class Backoff:
 
     def delay(self, failures: int, random: float) -> float:
         """Seconds to wait after `failures` earlier failures in a row; `random` is uniform in [0, 1)."""
-        middle = min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
-        return min(self.cap, middle * (1 + self.jitter * (2 * random - 1)))
+        wait = min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
+        if self.jitter is Jitter.FULL:
+            return wait * random
+        if self.jitter is Jitter.EQUAL:
+            return wait * (1 + random) / 2
+        assert not isinstance(self.jitter, Jitter)
+        return min(self.cap, wait * (1 + self.jitter * (2 * random - 1)))
+
+    @property
+    def least(self) -> float:
+        """The share of a wait that the jitter leaves of it at least."""
+        if isinstance(self.jitter, Jitter):
+            return 0.0 if self.jitter is Jitter.FULL else 0.5
+        return 1 - self.jitter
 
 
 def _is_number(value: object) -> bool:

@@ -55,6 +55,9 @@ BUDGETS: Mapping[Failure, int] = MappingProxyType(
     }
 )
 
+# What a connection that was stable and delivered is redialled for at once, the first time: nothing speaks against it.
+AT_ONCE = frozenset({Failure.TRANSPORT, Failure.SILENT, Failure.MUTE, Failure.CLEAN, Failure.RESTART})
+
 CLOSE_CODES: Mapping[int, Failure] = MappingProxyType(
     {
         1000: Failure.CLEAN,

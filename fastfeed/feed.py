@@ -13,7 +13,7 @@ import math
 import random
 import ssl as tls
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,8 +23,11 @@ import numpy as np
 from fastfeed import providers
 from fastfeed._core import Clock, PriceTable
 from fastfeed.backoff import Backoff
-from fastfeed.connection import Connection, Endpoint
+from fastfeed.connection import Connection
+from fastfeed.credentials import Given
 from fastfeed.decoder import Decoder
+from fastfeed.door import Door
+from fastfeed.endpoint import Endpoint
 from fastfeed.errors import ConfigError, ConnectError, GaveUp, HandshakeError, StaleError, SubscriptionRejected
 from fastfeed.events import Alert, CallbackFailed, Event, alert_of
 from fastfeed.events import Gap as GapFound
@@ -32,10 +35,11 @@ from fastfeed.heartbeat import Heartbeat
 from fastfeed.lookout import Lookout
 from fastfeed.providers import Provider
 from fastfeed.records import Gap, Status
-from fastfeed.session import Session, Start, State, Stop, Subscribe, Unsubscribe
+from fastfeed.session import Session, State
+from fastfeed.signals import Start, Stop, Subscribe, Unsubscribe
 from fastfeed.staleness import Staleness, Standing
 from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Records, Stream, Ticks
-from fastfeed.subscriptions import Pace, Stage, Subscription, spread
+from fastfeed.subscriptions import Stage, Subscription, spread
 
 _LOG = logging.getLogger("fastfeed")
 
@@ -56,7 +60,8 @@ class Feed:
         symbols: what to subscribe to, each on every one of `channels`; a Subscription stands for itself.
         channels: the provider's channel names.
         url: replaces scheme, host and port ("ws://127.0.0.1:9000"); the provider's paths are kept.
-        api_key, credentials: secrets, if the provider wants any; else its environment variable is read.
+        api_key, credentials: secrets, if the provider wants any; else its environment variables are read. `credentials`
+            may be a function that returns them (awaited if it is async), called again when they are refused.
         ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
         staleness: which silence is too long, and when alerts are mute.
         on_alert: called on the loop with a dict of `severity`, `cause`, `feed`, `since` (UTC epoch seconds) and `hint`,
@@ -80,7 +85,7 @@ class Feed:
         channels: Iterable[str] = ("quote",),
         url: str | None = None,
         api_key: str | None = None,
-        credentials: Mapping[str, str] | None = None,
+        credentials: Given | None = None,
         ssl: tls.SSLContext | None = None,
         heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
@@ -115,9 +120,12 @@ class Feed:
             self._dangers.append("certificates are not verified (accept_any_certificate=True)")
         if not staleness.watching:
             self._dangers.append("dead subscriptions are not looked for (silence_goes_unnoticed=True)")
+        if backoff.max_retries == math.inf:
+            self._dangers.append("it redials for ever (retries_for_ever=True)")
         for name, size in (("receive_buffer", receive_buffer), ("max_message", max_message)):
             if not (isinstance(size, int) and 4096 <= size < 1 << 31):
                 raise ConfigError(f"{name}={size!r}: must be a number of bytes from 4096 to 2 GiB")
+        self._clock = clock if clock is not None else Clock()
         self._endpoint = Endpoint(
             self.provider,
             url=url,
@@ -126,6 +134,7 @@ class Feed:
             credentials=credentials,
             receive_buffer=receive_buffer,
             max_message=max_message,
+            clock=self._clock,
         )
         self._heartbeat = heartbeat
         self._backoff = backoff
@@ -133,13 +142,12 @@ class Feed:
         self._on_alert = on_alert
         self._connect_timeout = _seconds("connect_timeout", connect_timeout)
         self._close_timeout = _seconds("close_timeout", close_timeout)
-        self._clock = clock if clock is not None else Clock()
         self._rng = rng if rng is not None else random.Random()
 
         self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=self._clock)
         hours = self.provider.hours if staleness.hours is None else staleness.hours
         self._lookout = Lookout(self.prices, staleness, hours)
-        self._dial_quota = Pace(self.provider.limits.dials_per_five_minutes, 300.0)
+        self._door = Door(self.provider.limits.dials_per_five_minutes, locked=self._endpoint.credentials.secret)
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._wanted: dict[str, dict[Subscription, bool]] = {}  # by symbol; True once it delivers
@@ -322,11 +330,16 @@ class Feed:
             heartbeat=self._heartbeat,
             random=self._rng.random,
             pongs_promised=self.provider.pongs_promised,
+            beats=self.provider.beats,
             staleness=self._staleness,
-            quota=self._dial_quota,
+            door=self._door,
             close_codes=self.provider.close_codes,
+            logs_in=self._endpoint.credentials.logs_in,
+            renewable=self._endpoint.credentials.renewable,
         )
-        connection = Connection(self, session, self._endpoint, path, number, self.decoder, self._clock)
+        connection = Connection(
+            self, session, self._endpoint, path, number, self.decoder, self._clock, self.provider.dialect.ping
+        )
         self._connections.append(connection)
         return connection
 
@@ -525,9 +538,8 @@ class Feed:
         self._tell()
 
     def _look_at_traffic(self, now: float) -> None:
-        if self._lookout.market_open:
-            for connection in list(self._connections):
-                connection.tell_traffic()
+        for connection in list(self._connections):
+            connection.tell_traffic(judged=self._lookout.market_open)
         for stream in self._consumers:
             if isinstance(stream, Ticks):
                 lost, told_at = self._lag_told.get(stream.name, (0, -math.inf))
@@ -609,6 +621,9 @@ class Feed:
         for subscription in self._still(subscriptions):
             self._wanted[subscription.symbol][subscription] = False
             self.prices.forget(subscription.symbol, subscription.channel)
+
+    def on_offset(self, seconds: float) -> None:
+        self.prices.set_clock_offset(seconds)
 
     def on_judged(self, subscriptions: Iterable[Subscription], standing: Standing) -> None:
         for subscription in self._still(subscriptions):

@@ -1,4 +1,4 @@
-"""Is the other end still there: protocol pings, the pongs that answer them, and the round trip between.
+"""Is the other end still there: pings of both kinds, the pongs that answer them, the round trip and the clocks between.
 
 It refuses to touch sockets and clocks, and a pong never counts as market data.
 """
@@ -13,6 +13,7 @@ from fastfeed.errors import ConfigError
 
 _SAMPLES = 512  # round trips kept for percentiles: 43 minutes at the default interval
 _UNANSWERED = 64  # pings remembered where pongs never come
+_OFFSETS = 16  # round trips the clock offset is taken from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,44 @@ class Heartbeat:
         for name, value in (("interval", self.interval), ("timeout", self.timeout)):
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"Heartbeat({name}={value!r}): must be a number of seconds above 0, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beats:
+    """A provider's heartbeats beside the protocol's own, in seconds; None: it has none of that kind.
+
+    We send an application ping every `interval`, or the server ends the connection; it is answered within `timeout`
+    where the provider promises that. The server says something at least every `expected` seconds without being asked.
+
+    Raises:
+        ConfigError: for a number that is not a positive, finite number of seconds.
+    """
+
+    interval: float | None = None
+    timeout: float | None = None
+    expected: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "timeout", "expected"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise ConfigError(f"Beats({name}={value!r}): must be a number of seconds above 0, or None")
+
+
+class Offset:
+    """How far this machine's clock is ahead of the provider's, from application pings that show the server's clock.
+
+    The round trip is taken to be as long there as back, which errs by half of it at most: so the fastest of the latest
+    round trips is believed.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=_OFFSETS)  # round trip, offset
+
+    def add(self, trip: float, utc: float, server_time: float) -> float:
+        """The estimate after an answer that came at `utc`, `trip` seconds after its ping. All in seconds."""
+        self._samples.append((trip, utc - trip / 2 - server_time))
+        return min(self._samples)[1]
 
 
 class Pulse:
@@ -75,11 +114,13 @@ class Pulse:
             self.next_at = now + self.options.interval
         return payload
 
-    def pong(self, payload: bytes, now: float) -> float | None:
+    def pong(self, payload: bytes | None, now: float) -> float | None:
         """The round trip in seconds if `payload` answers a ping of ours, else None.
 
-        A pong also answers every older ping (RFC 6455 5.5.3).
+        A pong also answers every older ping (RFC 6455 5.5.3). None: it does not say which, so it is the oldest.
         """
+        if payload is None:
+            payload = next(iter(self._sent), b"")
         sent_at = self._sent.get(payload)
         if sent_at is None:
             self.unsolicited += 1

@@ -14,7 +14,7 @@ import numpy as np
 from fastfeed._core import PriceTable
 from fastfeed.connection import Connection
 from fastfeed.records import Status
-from fastfeed.session import Heard, Silent
+from fastfeed.signals import Heard, Silent
 from fastfeed.staleness import PATIENCE, Span, Staleness, Standing
 from fastfeed.subscriptions import Stage, Subscription
 

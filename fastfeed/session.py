@@ -17,254 +17,68 @@ import enum
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from fastfeed import events
 from fastfeed.backoff import Backoff
+from fastfeed.dialect import (
+    Ack,
+    Active,
+    Beat,
+    Denial,
+    Dialect,
+    Greeting,
+    Notice,
+    PingAsked,
+    PongSaid,
+    Refusal,
+    Reply,
+    Welcome,
+)
+from fastfeed.door import Door
 from fastfeed.errors import AuthError, ConnectError, FastFeedError, GaveUp
-from fastfeed.failures import BUDGETS, Failure, classify_close, classify_error
-from fastfeed.heartbeat import Heartbeat, Pulse
+from fastfeed.failures import AT_ONCE, BUDGETS, Failure, classify_close, classify_error
+from fastfeed.heartbeat import Beats, Heartbeat, Offset, Pulse
+from fastfeed.signals import (
+    Action,
+    Close,
+    Closed,
+    Control,
+    Delivered,
+    Dial,
+    DialFailed,
+    Emit,
+    Forget,
+    Heard,
+    Input,
+    Judge,
+    Login,
+    Lost,
+    Opened,
+    Pong,
+    Renew,
+    Renewed,
+    Send,
+    SendAppPing,
+    SendPing,
+    SetOffset,
+    Silent,
+    Start,
+    Stop,
+    Subscribe,
+    Tick,
+    Traffic,
+    Unsubscribe,
+)
 from fastfeed.staleness import Cause, Move, Rate, Staleness, Standing, Step, Watch
-from fastfeed.subscriptions import Book, Limits, Pace, Render, Stage, Subscription
+from fastfeed.subscriptions import Book, Limits, Pace, Record, Stage, Subscription
 
 ACK_TIMEOUT = 5.0  # seconds a request may stay unanswered before it is asked again, in halves
-EVICTION_COOL_DOWN = 60.0  # seconds: whoever took our place keeps it, and two clients never duel for one
+LOGIN_TIMEOUT = 10.0  # seconds from the handshake in which the server greets and accepts a login
+RENEW_TIMEOUT = 30.0  # seconds in which fresh credentials are to be had
 RESTORE_GRACE = 5.0  # seconds after the last ack in which a restored subscription delivers or counts as missing
 _FOR_PINGS = 1  # messages a second that requests leave free, or a long restore would delay the heartbeat
-
-
-# What the provider says ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ack:
-    """Request `id` was accepted."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Request `id` was refused; None where the server does not say which."""
-
-    id: int | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Notice:
-    """The server announces that it will close this connection."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Denial:
-    """The server ends this connection, or ought to: why is known by class, whatever its close code would say."""
-
-    failure: Failure
-    reason: str
-    retry_after: float | None = None  # seconds
-
-
-Reply = Ack | Refusal | Notice | Denial
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dialect:
-    """The words of one provider: how to ask and how to read what is not market data. Pure functions.
-
-    `read` never raises: what it does not understand is no reply at all.
-    """
-
-    subscribe: Render
-    unsubscribe: Render
-    read: Callable[[bytes], tuple[Reply, ...]]
-
-
-# Inputs -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Start:
-    """Connect now."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Close, for good."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The dial succeeded and the handshake is complete."""
-
-
-@dataclass(frozen=True)
-class DialFailed:
-    """The dial failed; `retry_after` is what the server asked for, in seconds.
-
-    `failure` is its class, where the error alone does not show it.
-    """
-
-    error: ConnectError
-    retry_after: float | None = None
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True)
-class Closed:
-    """The open connection is gone; 1006 if no CLOSE frame came."""
-
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Control:
-    """A message that is not market data."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Pong:
-    """A PONG frame."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """Market data of `subscriptions` has come on this connection."""
-
-    subscriptions: tuple[Subscription, ...]
-
-
-@dataclass(frozen=True)
-class Subscribe:
-    """Wish for more: (subscription, the provider's name for it), most important first."""
-
-    wishes: tuple[tuple[Subscription, str], ...]
-
-
-@dataclass(frozen=True)
-class Unsubscribe:
-    """Wish for less."""
-
-    subscriptions: tuple[Subscription, ...]
-
-
-@dataclass(frozen=True)
-class Silent:
-    """These delivered on this connection and have fallen silent; `mute`: nothing else of their channel speaks either.
-
-    `usual`: that is nothing new (a rare symbol, a closed market).
-    """
-
-    subscriptions: tuple[Subscription, ...]
-    mute: bool = False
-    usual: bool = False
-
-
-@dataclass(frozen=True)
-class Heard:
-    """These deliver again."""
-
-    subscriptions: tuple[Subscription, ...]
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """So many messages have come since the last time."""
-
-    messages: int
-
-
-Input = (
-    Start
-    | Stop
-    | Tick
-    | Opened
-    | DialFailed
-    | Closed
-    | Control
-    | Pong
-    | Delivered
-    | Silent
-    | Heard
-    | Traffic
-    | Subscribe
-    | Unsubscribe
-)
-
-
-# Actions ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Dial:
-    """Open a connection; answer with Opened or DialFailed."""
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send a TEXT message."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class SendPing:
-    """Send a PING frame."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Close:
-    """Close the connection, or abandon the dial, and forget it. 1006: without a CLOSE frame."""
-
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Prices of these subscriptions are frozen until they deliver again."""
-
-    subscriptions: tuple[Subscription, ...]
-
-
-@dataclass(frozen=True)
-class Forget:
-    """These are asked for anew: what they delivered before vouches for nothing."""
-
-    subscriptions: tuple[Subscription, ...]
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What the prices of these subscriptions are worth from now on."""
-
-    subscriptions: tuple[Subscription, ...]
-    standing: Standing
-
-
-@dataclass(frozen=True)
-class Emit:
-    """Tell the user."""
-
-    event: events.Event
-
-
-Action = Dial | Send | SendPing | Close | Lost | Forget | Judge | Emit
 
 
 # The session --------------------------------------------------------------------------------------------------------
@@ -290,9 +104,12 @@ class Session:
         dialect, limits: the provider's words and rules.
         random: uniform in [0, 1); spreads the backoff.
         pongs_promised: the provider promises to answer pings, so that a missing pong is death from the first ping on.
+        beats: the provider's heartbeats beside the protocol's.
         staleness: which silence is too long.
-        quota: the dials of one address, shared by the sessions that dial it.
+        door: the address, shared by the sessions that dial it.
         close_codes: the provider's own close codes, before the common ones.
+        logs_in: nothing may be asked before a login was accepted.
+        renewable: there are fresh credentials to be had, once, when the present ones are not accepted any more.
     """
 
     def __init__(
@@ -306,15 +123,20 @@ class Session:
         heartbeat: Heartbeat,
         random: Callable[[], float],
         pongs_promised: bool = True,
+        beats: Beats = Beats(),  # noqa: B008 - frozen
         staleness: Staleness = Staleness(),  # noqa: B008 - frozen
-        quota: Pace | None = None,
+        door: Door | None = None,
         close_codes: Mapping[int, Failure] = MappingProxyType({}),
+        logs_in: bool = False,
+        renewable: bool = False,
     ) -> None:
         self.name = name
         self.host = host
         self.state = State.IDLE
-        self.book = Book(dialect.subscribe, dialect.unsubscribe, limits)
+        self.book = Book(dialect.subscribe, dialect.unsubscribe, limits, acks=dialect.acks, group=dialect.group)
         self.pulse = Pulse(heartbeat, pongs_promised=pongs_promised)
+        # The application's pings go on where the user wants none of the protocol's: the server counts on them.
+        self.app_pulse = Pulse(Heartbeat(interval=beats.interval, timeout=beats.timeout))
         self.error: FastFeedError | None = None  # why the last dial or connection failed
         self.failure: GaveUp | None = None  # set once, in FAILED
         self.opened_at: float | None = None  # None while not open
@@ -322,6 +144,8 @@ class Session:
         self.rate = Rate(staleness.collapse)
         self.dials = 0
         self.reconnects = 0  # opened again after a loss
+        self.beats = 0  # the server's own heartbeats
+        self.unreadable = 0  # control messages that say nothing to us, or answer nothing we said
         self._dialect = dialect
         self._limits = limits
         self._backoff = backoff
@@ -329,13 +153,22 @@ class Session:
         self._pace = self._new_pace()
         self._failed: Counter[Failure] = Counter()  # in a row, by class
         self._dial_at = 0.0
+        self._at_once = False  # the first redial since a stable connection did not wait
         self._delivered = False  # since opened
         self._unanswered = 0  # overdue answers in a row on this connection
         self._lost_at: float | None = None  # since when data is missing; None once it flows again
         self._restored_at: float | None = None  # the latest first data since the loss
         self._grace_ends_at: float | None = None
-        self._quota = Pace(limits.dials_per_five_minutes, 300.0) if quota is None else quota
+        self._door = Door(limits.dials_per_five_minutes) if door is None else door
         self._close_codes = close_codes
+        self._logs_in = logs_in
+        self._expected = beats.expected
+        self._heard_at = 0.0  # when the server last said anything but a pong
+        self._offset = Offset()
+        self._ready = False  # greeted and logged in: requests may go out
+        self._renewable = renewable
+        self._renewed = False  # since a connection was stable
+        self._renew_by: float | None = None  # the answer to Renew is due
         self._limited = False  # the last failure was a rate limit
         self._probed_at: float | None = None  # the probe that is not answered yet; inf: not sent yet
         self._owed: set[Subscription] = set()  # delivered on an earlier connection, and not yet on this one
@@ -365,13 +198,23 @@ class Session:
             case DialFailed(error, retry_after, failure):
                 if self.state is State.DIALING:
                     self._failed_with(failure or classify_error(error), error, now, retry_after)
+            case Renewed(failed):
+                if self._renew_by is not None:
+                    self._renew_by = None
+                    if failed is not None:
+                        self._give_up(failed, self._failed.total() + 1)
+                    elif self.state is State.WAITING:
+                        self._dial_at = now
             case Closed(code, reason):
                 if self.state is State.OPEN:
                     self._closed(code, reason, now)
-            case Control(payload):
+            case Control(payload, utc):
                 if self.state is State.OPEN:
-                    for reply in self._dialect.read(payload):
-                        self._reply(reply, now)
+                    self._heard_at = now
+                    replies = self._dialect.read(payload)
+                    self.unreadable += not replies
+                    for reply in replies:
+                        self._reply(reply, now, utc)
             case Pong(payload):
                 trip = self.pulse.pong(payload, now)
                 if trip is not None and self._probed_at is not None and now - trip >= self._probed_at:
@@ -380,6 +223,7 @@ class Session:
             case Delivered(subscriptions):
                 if self.state is State.OPEN:
                     self._delivered = True
+                    self._heard_at = now
                     if any([self.book.delivered(subscription) for subscription in subscriptions]):
                         self._restored_at = now
                     self._owed.difference_update(subscriptions)
@@ -390,9 +234,11 @@ class Session:
             case Heard(subscriptions):
                 if self.state is State.OPEN:
                     self._heard(subscriptions)
-            case Traffic(messages):
-                if self.state is State.OPEN and self.rate.add(messages, now):
-                    self._collapsed(now)
+            case Traffic(messages, judged):
+                if self.state is State.OPEN:
+                    self._heard_at = now if messages else self._heard_at
+                    if judged and self.rate.add(messages, now):
+                        self._collapsed(now)
             case Subscribe(wishes):
                 for subscription, topic in wishes:
                     self.book.want(subscription, topic)
@@ -410,14 +256,18 @@ class Session:
     def deadline(self) -> float | None:
         """The monotonic time by which a `Tick` must be handed in, or None."""
         if self.state is State.WAITING:
-            return self._dial_at
+            return self._dial_at if self._renew_by is None else self._renew_by
         if self.state is not State.OPEN:
             return None
         ready_at = self._pace.ready_at()
         times = [
             self.pulse.dead_at,
+            self.app_pulse.dead_at,
             None if self.pulse.next_at is None else max(self.pulse.next_at, ready_at),
-            self._pace.ready_at(_FOR_PINGS) if self.book.pending else None,
+            None if self.app_pulse.next_at is None else max(self.app_pulse.next_at, ready_at),
+            None if self._expected is None else self._heard_at + self._expected,
+            None if self._ready or self.opened_at is None else self.opened_at + LOGIN_TIMEOUT,
+            self._pace.ready_at(_FOR_PINGS) if self._ready and self.book.pending else None,
             self.book.answer_due(ACK_TIMEOUT),
             self._grace_ends_at,
             self.watch.deadline,
@@ -429,12 +279,20 @@ class Session:
 
     def _advance(self, now: float) -> None:
         """Do whatever has become due. Runs after every input, so that no input can delay a deadline."""
+        if self.state is State.WAITING and self._renew_by is not None:
+            if now < self._renew_by:
+                return
+            self._renew_by = None
+            self._give_up(AuthError(self.host, f"no fresh credentials within {RENEW_TIMEOUT:g} s"), 1)
         if self.state is State.WAITING and now >= self._dial_at:
             self._dial(now)
         if self.state is not State.OPEN:
             return
-        if self.pulse.dead(now):
-            self._hang_up(Failure.SILENT, f"no pong within {self.pulse.options.timeout:g} s", now, 1006)
+        if (death := self._dead(now)) is not None:
+            self._hang_up(Failure.SILENT, death, now, 1006)
+            return
+        if not self._ready and self.opened_at is not None and now >= self.opened_at + LOGIN_TIMEOUT:
+            self._hang_up(Failure.UNANSWERED, f"no greeting or no login within {LOGIN_TIMEOUT:g} s", now, 1000)
             return
         if self.book.overdue(now, ACK_TIMEOUT):
             self._unanswered += 1
@@ -443,16 +301,35 @@ class Session:
                 return
         if not self._escalate(now):
             return
+        self._check_restored(now)
+        if self.app_pulse.due(now) and now >= self._pace.ready_at():
+            self._spend(now)
+            self._actions.append(SendAppPing(int(self.app_pulse.ping(now))))
         if (self.pulse.due(now) or self._probed_at == math.inf) and now >= self._pace.ready_at():
-            self._pace.spend(now)
+            self._spend(now)
             self._probed_at = now if self._probed_at == math.inf else self._probed_at
             self._actions.append(SendPing(self.pulse.ping(now)))
-        while self.book.pending and now >= self._pace.ready_at(_FOR_PINGS):
+        while self._ready and self.book.pending and now >= self._pace.ready_at(_FOR_PINGS):
             request = self.book.request(now)
             assert request is not None
-            self._pace.spend(now)
+            self._spend(now)
             self._actions.append(Send(request.text))
-        self._check_restored(now)
+
+    def _dead(self, now: float) -> str | None:
+        """Why the other end counts as gone, if it does."""
+        if self.pulse.dead(now):
+            return f"no pong within {self.pulse.options.timeout:g} s"
+        if self.app_pulse.dead(now):
+            return f"no answer to an application ping within {self.app_pulse.options.timeout:g} s"
+        if self._expected is not None and now >= self._heard_at + self._expected:
+            return f"nothing within {self._expected:g} s, where the server beats by itself"
+        return None
+
+    def _spend(self, now: float) -> None:
+        """One message goes out."""
+        self._pace.spend(now)
+        if self._pace.per_second is not None and self.book.pending:
+            self._warn("messages", self._pace.used(now), f"{self._limits.messages_per_second} messages a second")
 
     def _check_restored(self, now: float) -> None:
         if self._lost_at is None or not self.book.settled:
@@ -554,12 +431,14 @@ class Session:
         return Pace(None if per_second is None else max(1, per_second - 1))
 
     def _dial(self, now: float) -> None:
-        if now < self._quota.ready_at():
+        open_at = self._door.open_at(now, self)
+        if now < open_at:
             self.state = State.WAITING
-            self._dial_at = self._quota.ready_at()
+            self._dial_at = open_at
             return
-        self._quota.spend(now)
-        self._warn("dials", self._quota.used(now), f"{self._quota.per_second} dials per five minutes")
+        self._door.dialled(now, self)
+        quota = self._door.quota
+        self._warn("dials", quota.used(now), f"{quota.per_second} dials per five minutes")
         self.state = State.DIALING
         self.dials += 1
         self._actions.append(Dial())
@@ -575,28 +454,69 @@ class Session:
         self._unanswered = 0
         self.rate.start(now)
         self._pace = self._new_pace()
+        self._heard_at = now
         self.pulse.start(now)
+        self.app_pulse.start(now)
+        self._ready = not (self._dialect.greets or self._logs_in)
         self._emit(events.Connected(self.name))
+        if self._ready:
+            self._door.fitted()
+        elif not self._dialect.greets:
+            self._login(now)
 
-    def _reply(self, reply: Reply, now: float) -> None:
+    def _login(self, now: float) -> None:
+        self._spend(now)
+        self._actions.append(Login())
+
+    def _reply(self, reply: Reply, now: float, utc: float) -> None:
         match reply:
-            case Ack(request_id):
-                if self.book.acked(request_id):
+            case Ack(request_id, topics):
+                if self.book.acked(request_id, topics):
                     self._unanswered = 0
-            case Refusal(request_id, reason):
-                strays = self.book.strays
-                for record in self.book.refused(request_id, reason):
-                    self._emit(events.Rejected(record.subscription, reason))
-                if self.book.strays > strays:
+            case Active(topics):
+                if self.book.active(topics):
+                    self._unanswered = 0
+            case Refusal(request_id, reason, topics):
+                rejected = self.book.refused(request_id, reason, topics)
+                if rejected is None:
                     self._emit(events.Alert("warning", f"{self.name}: the server refused something: {reason}"))
                 else:
                     self._unanswered = 0
+                    self._rejected(rejected, reason)
+            case Greeting():
+                if not self._ready and self._logs_in:
+                    self._login(now)
+                elif not self._ready:
+                    self._ready = True
+                    self._door.fitted()
+            case Welcome():
+                if self._logs_in and not self._ready:
+                    self._ready = True
+                    self._door.fitted()
+            case PingAsked(answer):
+                self._pace.spend(now)
+                self._actions.append(Send(answer))
+            case PongSaid(number, server_time):
+                trip = self.app_pulse.pong(None if number is None else b"%d" % number, now)
+                if trip is not None and server_time is not None and utc:
+                    self._actions.append(SetOffset(self._offset.add(trip, utc, server_time)))
+            case Beat():
+                self.beats += 1
             case Denial(failure, reason, retry_after):
                 if self.state is State.OPEN:
                     self._hang_up(failure, reason, now, 1000, retry_after)
             case Notice(reason):
                 if self.state is State.OPEN:
                     self._hang_up(Failure.RESTART, reason, now, 1000)
+
+    def _rejected(self, records: Iterable[Record], reason: str) -> None:
+        """Never asked for again, so nobody waits for their data any more."""
+        for record in records:
+            self._emit(events.Rejected(record.subscription, reason))
+        gone = tuple(record.subscription for record in records)
+        self.watch.heard(gone)
+        self._owed.difference_update(gone)
+        self._told_stale.difference_update(gone)
 
     def _count_reconnect(self, now: float) -> None:
         self._reopened.append(now)
@@ -614,7 +534,10 @@ class Session:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            self._emit(events.Alert("warning", f"{self.name}: {used:.0%} of the {limit} the provider allows are used"))
+            severity: Literal["info", "warning"] = (
+                "info" if name == "messages" else "warning"
+            )  # the pace keeps that one
+            self._emit(events.Alert(severity, f"{self.name}: {used:.0%} of the {limit} the provider allows are used"))
 
     def _closed(self, code: int, reason: str, now: float) -> None:
         """The server, or the network, has closed the connection."""
@@ -644,6 +567,8 @@ class Session:
             self.opened_at = None
             self._delivered = False
             self.pulse.stop()
+            self.app_pulse.stop()
+            self._ready = False
             self._lost_at = now if self._lost_at is None else self._lost_at
             self._grace_ends_at = self._restored_at = None
             self._owed.update(record.subscription for record in self.book.at(Stage.LIVE))
@@ -654,28 +579,47 @@ class Session:
             self._actions.append(Lost(tuple(record.subscription for record in self.book.lost())))
         if stable:
             self._failed.clear()
+            self._renewed = False
         self.error = error
+        self._door.failed(self)
         if failure is Failure.AUTH:
+            if self._renewable and not self._renewed:
+                self._renew(error, now)
+                return
             self._emit(events.AuthFailed(self.name, error.cause))
         attempts = self._failed.total()
         if self._spent(failure):
             self._give_up(error, attempts + 1)
             return
-        delay = self._backoff.delay(attempts, self._random())
-        if stable and failure in (Failure.CLEAN, Failure.RESTART):
+        if stable:
+            self._at_once = failure in AT_ONCE
+        delay = self._backoff.delay(max(0, attempts - self._at_once), self._random())
+        if stable and self._at_once:
             delay = 0.0
         self._limited = failure is Failure.RATE_LIMITED
         if failure is Failure.EVICTED:
-            delay = max(delay, EVICTION_COOL_DOWN, retry_after or 0.0)
+            delay = max(delay, self._limits.eviction_cool_down, retry_after or 0.0)
         elif failure is Failure.RATE_LIMITED:
             delay = max(delay, self._backoff.cap if retry_after is None else retry_after)
             self._emit(events.RateLimited(self.name, delay))
+            self._door.shut(now + delay)
         elif retry_after is not None:
             delay = max(delay, retry_after)
+            self._door.shut(now + retry_after)
         self._failed[failure] += 1
         self.state = State.WAITING
         self._dial_at = now + delay
         self._emit(events.Reconnecting(self.name, attempts + 1, delay, error.cause))
+
+    def _renew(self, error: ConnectError, now: float) -> None:
+        """The credentials are not accepted any more: once, before giving up, ask for fresh ones."""
+        self._renewed = True
+        self.state = State.WAITING
+        self._dial_at = self._renew_by = now + RENEW_TIMEOUT
+        self._actions.append(Renew())
+        self._emit(
+            events.Reconnecting(self.name, self._failed.total() + 1, 0.0, f"{error.cause}; renewing credentials")
+        )
 
     def _spent(self, failure: Failure) -> bool:
         if failure is Failure.AUTH or self._backoff.max_retries is None:
@@ -694,7 +638,9 @@ class Session:
         if self.state in (State.OPEN, State.DIALING):
             self._actions.append(Close(1000, ""))
         self.state = State.STOPPED
+        self._renew_by = None
         self.pulse.stop()
+        self.app_pulse.stop()
 
     def _emit(self, event: events.Event) -> None:
         self._actions.append(Emit(event))

@@ -47,6 +47,9 @@ class Limits:
     bytes_per_request: int | None = None
     messages_per_second: int | None = None  # everything we send counts: requests, pings and pongs
     dials_per_five_minutes: int | None = None  # of one address, whatever the connection
+    connections: int | None = None  # open at a time; one more is refused, or another dies for it
+    eviction_cool_down: float = 60.0  # seconds: whoever took our place keeps it, and two clients never duel for one
+    lifetime: float | None = None  # seconds after which the server ends a connection
 
 
 class Stage(enum.Enum):
@@ -75,14 +78,14 @@ class Request:
     """One request on its way, remembered until it is answered."""
 
     id: int
-    text: str
+    text: str | bytes
     sent_at: float
     records: tuple[Record, ...]
     subscribes: bool
 
 
-Render = Callable[[int, Sequence[str]], str]
-"""(request id, topics) -> the message that asks for them."""
+Render = Callable[[int, Sequence[str]], str | bytes]
+"""(request id, topics) -> the message that asks for them: TEXT, or BINARY where it is bytes."""
 
 
 @dataclass(slots=True)
@@ -115,15 +118,30 @@ class Pace:
 
 
 class Book:
-    """The record of one connection: the truth about what is wanted, whatever happens to the socket."""
+    """The record of one connection: the truth about what is wanted, whatever happens to the socket.
 
-    def __init__(self, subscribe: Render, unsubscribe: Render, limits: Limits) -> None:
+    `acks`: requests are answered. `group`: only topics of one group fit into one request.
+    """
+
+    def __init__(
+        self,
+        subscribe: Render,
+        unsubscribe: Render,
+        limits: Limits,
+        *,
+        acks: bool = True,
+        group: Callable[[str], str] | None = None,
+    ) -> None:
         self._render = {True: subscribe, False: unsubscribe}
         self._limits = limits
+        self._acks = acks
+        self._group = group
         self._records: dict[Subscription, Record] = {}  # in order of importance
         self._unwanted: dict[str, Record] = {}  # by topic: on the wire, but no longer wanted
         self._requests: dict[int, Request] = {}  # unanswered, oldest first
         self._last_id = 0
+        self._unnamed = 0  # refusals that do not say of which of several requests
+        self._singly = False  # one request at a time, so that such a refusal can only mean that one
         self.strays = 0  # answers to nothing we asked
 
     def __len__(self) -> int:
@@ -185,6 +203,8 @@ class Book:
         """The connection is gone: everything but the rejected is wanted again. Returns those."""
         self._requests.clear()
         self._unwanted.clear()
+        self._unnamed = 0
+        self._singly = False
         wanted = [record for record in self if record.stage is not Stage.REJECTED]
         for record in wanted:
             record.stage = Stage.WANTED
@@ -193,7 +213,9 @@ class Book:
 
     @property
     def pending(self) -> bool:
-        """There is something to ask for."""
+        """There is something to ask for, and it may be asked now."""
+        if self._singly and self._requests:
+            return False
         wanted = Stage.WANTED
         for record in self._records.values():
             if record.stage is wanted:
@@ -208,20 +230,24 @@ class Book:
             return None
         self._last_id += 1
         render = self._render[subscribes]
-        batch = self._fill(waiting, len(render(self._last_id, ()).encode()))
+        batch = self._fill(waiting, 0 if self._limits.bytes_per_request is None else len(render(self._last_id, ())))
         request = Request(
             self._last_id, render(self._last_id, [record.topic for record in batch]), now, tuple(batch), subscribes
         )
-        self._requests[request.id] = request
+        if self._acks:
+            self._requests[request.id] = request
         for record in batch:
             if subscribes:
-                record.stage = Stage.REQUESTED
+                record.stage = Stage.REQUESTED if self._acks else Stage.ACKED
             else:
                 del self._unwanted[record.topic]
         return request
 
     def _fill(self, waiting: Sequence[Record], size: int) -> list[Record]:
         """As many of `waiting` as one request may carry, at least one; `size` is the bytes of an empty request."""
+        if self._group is not None:
+            group = self._group(waiting[0].topic)
+            waiting = [record for record in waiting if self._group(record.topic) == group]
         count = min(len(waiting), waiting[0].batch or len(waiting), self._limits.streams_per_request or len(waiting))
         batch: list[Record] = []
         for record in waiting[:count]:
@@ -231,49 +257,129 @@ class Book:
             batch.append(record)
         return batch
 
-    def acked(self, request_id: int) -> bool:
-        """Request `request_id` was accepted. False if we never made it, or it was answered before."""
-        request = self._requests.pop(request_id, None)
+    def acked(self, request_id: int | None = None, topics: Sequence[str] = ()) -> bool:
+        """Request `request_id`, or these topics, were accepted; with neither, the oldest request.
+
+        False if we never made it, or it was answered before.
+        """
+        if topics:
+            return self._answered(topics, Stage.ACKED, "")
+        request = self._answered_request(request_id)
         if request is None:
-            self.strays += 1
             return False
         for record in request.records:
             if record.stage is Stage.REQUESTED:
                 record.stage = Stage.ACKED
         return True
 
-    def refused(self, request_id: int | None, reason: str) -> list[Record]:
-        """Request `request_id` was refused; without an id, the only one on its way. Returns what is rejected now.
+    def active(self, topics: frozenset[str]) -> bool:
+        """The server says all that it serves, in answer to the oldest request. False if there was none.
+
+        What that request asked for and the server does not list is asked for again, in halves; so is what it listed
+        before and dropped.
+        """
+        request = self._answered_request(None)
+        for record in self:
+            if record.stage is Stage.REQUESTED and record.topic in topics:
+                record.stage = Stage.ACKED
+            elif record.stage in (Stage.ACKED, Stage.LIVE) and record.topic not in topics:
+                record.stage = Stage.WANTED
+        if request is not None and request.subscribes:
+            left = [record for record in request.records if record.stage is Stage.REQUESTED]
+            if len(request.records) == 1 and left:
+                left[0].stage, left[0].reason = Stage.REJECTED, "the server does not list it"
+            else:
+                self._halve(left)
+        return request is not None
+
+    def refused(self, request_id: int | None, reason: str, topics: Sequence[str] = ()) -> list[Record] | None:
+        """Request `request_id`, or these topics, were refused. What is rejected now; None: nothing we asked for.
 
         One bad name refuses a whole request, so a request for several is asked again in halves until the culprit stands
-        alone.
+        alone. A refusal that names neither means the only request on its way; with several on their way it is counted
+        until it must mean all that are left, and from then on one is asked at a time.
         """
-        if request_id is None and len(self._requests) == 1:
-            request_id = next(iter(self._requests))
-        request = self._requests.pop(request_id, None) if request_id is not None else None
-        if request is None:
+        if topics:
+            known = self._rejected([r for r in self if r.topic in topics and r.stage is not Stage.REJECTED], reason)
+            self._answered(topics, Stage.REJECTED, reason)
+            return known or None
+        if request_id is not None:
+            request = self._answered_request(request_id)
+            return None if request is None else self._refuse(request, reason)
+        if not self._acks:
+            # Without acks the newest that has not delivered is what the server is most likely to mean.
+            silent = self.at(Stage.ACKED)
+            return self._rejected(silent[-1:], reason) if silent else None
+        if not self._requests:
             self.strays += 1
+            return None
+        self._unnamed += 1
+        if self._unnamed < len(self._requests):
             return []
+        self._singly = self._singly or self._unnamed > 1
+        self._unnamed = 0
+        rejected: list[Record] = []
+        for request in list(self._requests.values()):
+            del self._requests[request.id]
+            rejected += self._refuse(request, reason)
+        return rejected
+
+    def _refuse(self, request: Request, reason: str) -> list[Record]:
         asked = [record for record in request.records if record.stage is Stage.REQUESTED]
         if not request.subscribes or len(request.records) > 1:
             self._halve(asked)
             return []
-        for record in asked:
+        return self._rejected(asked, reason)
+
+    @staticmethod
+    def _rejected(records: list[Record], reason: str) -> list[Record]:
+        for record in records:
             record.stage = Stage.REJECTED
             record.reason = reason
-        return asked
+        return records
+
+    def _answered_request(self, request_id: int | None) -> Request | None:
+        """Take the request off those on their way; None: the oldest. A stray answer is counted."""
+        if request_id is None:
+            request_id = next(iter(self._requests), None)
+        request = self._requests.pop(request_id, None) if request_id is not None else None
+        if request is None:
+            self.strays += 1
+        return request
+
+    def _answered(self, topics: Sequence[str], stage: Stage, reason: str) -> bool:
+        """The server has answered for these topics one by one; a request is answered once all of its topics are."""
+        named = frozenset(topics)
+        found = False
+        for request in list(self._requests.values()):
+            mine = [record for record in request.records if record.topic in named]
+            found = found or bool(mine)
+            for record in mine:
+                if record.stage is Stage.REQUESTED:
+                    record.stage, record.reason = stage, reason
+            if mine and (not request.subscribes or all(r.stage is not Stage.REQUESTED for r in request.records)):
+                del self._requests[request.id]
+        self.strays += not found
+        return found
 
     def answer_due(self, timeout: float) -> float | None:
         """When the oldest unanswered request becomes overdue."""
         return min((request.sent_at + timeout for request in self._requests.values()), default=None)
 
     def overdue(self, now: float, timeout: float) -> int:
-        """Put every request unanswered for `timeout` seconds back among the wanted, in halves. Returns how many."""
+        """Put every request unanswered for `timeout` seconds back among the wanted, in halves.
+
+        Returns how many the server has not answered at all: a refusal that does not say of what is an answer.
+        """
         late = [request for request in self._requests.values() if now >= request.sent_at + timeout]
         for request in late:
             del self._requests[request.id]
             self._halve([record for record in request.records if record.stage is Stage.REQUESTED])
-        return len(late)
+        unanswered = max(0, len(late) - self._unnamed)
+        if late and self._unnamed:
+            self._unnamed = 0
+            self._singly = True
+        return unanswered
 
     @staticmethod
     def _halve(records: Sequence[Record]) -> None:

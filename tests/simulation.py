@@ -25,15 +25,14 @@ from typing import Any
 
 from fastfeed import events
 from fastfeed.backoff import Backoff, retry_after
-from fastfeed.connection import DIAL_TIMEOUT
+from fastfeed.door import Door
+from fastfeed.endpoint import DIAL_TIMEOUT
 from fastfeed.errors import AuthError, ConnectError, HandshakeError
-from fastfeed.failures import BUDGETS, Failure, classify_close, classify_error
+from fastfeed.failures import AT_ONCE, BUDGETS, Failure, classify_close, classify_error
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.providers import Provider, provider
-from fastfeed.session import (
-    ACK_TIMEOUT,
-    EVICTION_COOL_DOWN,
-    RESTORE_GRACE,
+from fastfeed.session import ACK_TIMEOUT, RESTORE_GRACE, Session, State
+from fastfeed.signals import (
     Close,
     Closed,
     Control,
@@ -50,10 +49,8 @@ from fastfeed.session import (
     Pong,
     Send,
     SendPing,
-    Session,
     Silent,
     Start,
-    State,
     Stop,
     Subscribe,
     Tick,
@@ -61,7 +58,7 @@ from fastfeed.session import (
     Unsubscribe,
 )
 from fastfeed.staleness import Standing
-from fastfeed.subscriptions import Pace, Record, Stage, Subscription, spread
+from fastfeed.subscriptions import Record, Stage, Subscription, spread
 
 HOST = "venue:443"
 EPOCH = 1_700_000_000  # UTC seconds at which every world begins
@@ -161,7 +158,7 @@ class Line:
             heartbeat=feed.heartbeat,
             random=random.Random(f"{world.seed}/{name}/{number}").random,
             pongs_promised=feed.pongs_promised,
-            quota=feed.quota,
+            door=feed.door,
         )
         self.due: float | None = None  # when the timer goes off
         self.epoch = 0
@@ -190,6 +187,7 @@ class Line:
         self.lost_at: float | None = None
         self.first_data_at: float | None = None  # the latest first data since the loss
         self.limited = False  # the last failure was a rate limit
+        self.at_once = False  # the first redial since a stable connection did not wait
         self.not_before = 0.0  # what the server asked for
         self.stale: set[tuple[str, str]] = set()  # told as Stale: symbol, channel
         self.refused: set[Subscription] = set()  # told as Rejected
@@ -257,12 +255,12 @@ class Line:
         self.due = session.deadline()
         state = session.state
         if state is State.WAITING:
-            longest = max(world.feed.backoff.cap, self.not_before - now, world.feed.quota.ready_at() - now)
+            longest = max(world.feed.backoff.cap, self.not_before - now, world.feed.door.open_at(now, session) - now)
             if self.due is None or self.due - now > longest + 1e-6:
                 world.broken(f"{self.name}: waits without end, until {self.due}")
         elif state is State.OPEN:
             self.hurried = self.hurried + 1 if self.due is not None and self.due <= now else 0
-            if self.hurried > 3:
+            if self.hurried > 2:
                 world.broken(f"{self.name}: asks again and again for a tick at {self.due}, which is not later than now")
             if world.told.steps & 63 == 0 or type(event) is Delivered:
                 self.look()
@@ -558,13 +556,15 @@ class Line:
             due = session.deadline()
             if due is None or due < now + coming.delay - 1e-6:
                 world.broken(f"{self.name}: said {coming.delay} s, waits until {due}")
-        least = min(backoff.cap, backoff.base * 2.0 ** min(earlier, 60)) * (1 - backoff.jitter)
-        if stable and failure in (Failure.CLEAN, Failure.RESTART):
+        if stable:
+            self.at_once = failure in AT_ONCE
+        least = min(backoff.cap, backoff.base * 2.0 ** min(max(0, earlier - self.at_once), 60)) * backoff.least
+        if stable and failure in AT_ONCE:
             least = 0.0
         if failure is Failure.RATE_LIMITED and wanted is None:
             least = backoff.cap
         if failure is Failure.EVICTED:
-            least = EVICTION_COOL_DOWN
+            least = world.provider.limits.eviction_cool_down
         least = max(least, wanted or 0.0)
         self.not_before = now + least
         if coming is not None and coming.delay < least - 1e-6:
@@ -578,7 +578,7 @@ class Feed:
     backoff: Backoff
     heartbeat: Heartbeat
     pongs_promised: bool
-    quota: Pace
+    door: Door
     dialled: deque[float] = field(default_factory=deque)
     lines: list[Line] = field(default_factory=list)
 
@@ -689,7 +689,7 @@ class World:
             backoff=chosen,
             heartbeat=Heartbeat(interval=interval, timeout=timeout),
             pongs_promised=dice.random() < 0.95,
-            quota=Pace(self.provider.limits.dials_per_five_minutes, QUOTA_WINDOW),
+            door=Door(self.provider.limits.dials_per_five_minutes),
         )
 
     def open_feed(self) -> None:
@@ -1018,7 +1018,7 @@ class World:
 
     def overdue_dials(self) -> float:
         """Seconds that a nearly spent quota of dials may cost."""
-        return QUOTA_WINDOW if self.feed.quota.used(self.now) > 0.5 else 0.0
+        return QUOTA_WINDOW if self.feed.door.quota.used(self.now) > 0.5 else 0.0
 
     def settled(self, line: Line) -> bool:
         """Open, restored, and every wish active or told as rejected; those that never tick stay acked."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastfeed.backoff import Backoff, retry_after, retry_after_said
+from fastfeed.backoff import Backoff, Jitter, retry_after, retry_after_said
 from fastfeed.errors import ConfigError
 from fastfeed.heartbeat import Heartbeat, Pulse
 
@@ -26,8 +26,29 @@ def test_delays_double_up_to_the_cap() -> None:
     assert [backoff.delay(n, 0.5) for n in range(6)] == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
+@given(failures=st.integers(0, 100), random=DICE)
+def test_full_jitter_takes_any_part_of_the_wait_and_equal_jitter_its_upper_half(failures: int, random: float) -> None:
+    wait = min(10.0, 1.0 * 2.0 ** min(failures, 64))
+    assert Backoff(base=1.0, cap=10.0, jitter=Jitter.FULL).delay(failures, random) == wait * random
+    assert wait / 2 <= Backoff(base=1.0, cap=10.0, jitter=Jitter.EQUAL).delay(failures, random) < wait
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.3, 1.0, *Jitter])
+@given(failures=st.integers(0, 100), random=DICE)
+def test_no_jitter_goes_below_the_share_it_names(jitter: float | Jitter, failures: int, random: float) -> None:
+    backoff = Backoff(base=1.0, cap=10.0, jitter=jitter)
+    wait = min(10.0, 1.0 * 2.0 ** min(failures, 64))
+    assert wait * backoff.least - 1e-12 <= backoff.delay(failures, random) <= 10.0
+
+
+def test_retrying_for_ever_has_to_be_meant() -> None:
+    with pytest.raises(ConfigError, match="retries_for_ever=True"):
+        Backoff(max_retries=math.inf)
+    assert Backoff(max_retries=math.inf, retries_for_ever=True).max_retries == math.inf
+
+
 @given(random=DICE)
-def test_full_jitter_spreads_from_nothing_to_the_cap(random: float) -> None:
+def test_a_jitter_of_the_whole_wait_spreads_from_nothing_to_the_cap(random: float) -> None:
     backoff = Backoff(base=1.0, cap=10.0, jitter=1.0)
     assert 0.0 <= backoff.delay(0, random) < 2.0
     assert backoff.delay(3, 0.0) == 0.0

@@ -14,7 +14,7 @@ import pytest
 from exchange import PEM, Exchange, quote, until
 
 import fastfeed
-from fastfeed import Backoff, Feed, Heartbeat, Message, Provider, Schema, Subscription, connection, errors, events
+from fastfeed import Backoff, Feed, Heartbeat, Message, Provider, Schema, Subscription, endpoint, errors, events
 from fastfeed.errors import AuthError, ConfigError, ConnectError, FastFeedError, GaveUp, HandshakeError
 from fastfeed.providers import Auth, Channel, provider
 from fastfeed.records import Gap
@@ -218,7 +218,7 @@ async def test_an_answer_that_is_no_handshake_is_one_clear_error(answer: bytes) 
 
 
 async def test_no_answer_at_all_ends_a_dial_by_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "DIAL_TIMEOUT", 0.1)
+    monkeypatch.setattr(endpoint, "DIAL_TIMEOUT", 0.1)
     async with answering(None) as url:
         error = await entering(url)
     assert isinstance(error, ConnectError)
@@ -410,7 +410,7 @@ KEYED = Provider(
         envelope="data",
     ),
     dialect=provider("binance").dialect,
-    auth=Auth(header="X-Key", env="KEYED_API_KEY"),
+    auth=Auth(env={"api_key": "KEYED_API_KEY"}, headers={"X-Key": "{api_key}"}),
 )
 
 

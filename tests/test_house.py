@@ -20,7 +20,18 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "fastfeed"
 
 # Python rooms, from the ground up: room -> the rooms it may import.
-BRAIN = {"backoff", "failures", "heartbeat", "staleness", "subscriptions", "gaps", "events"}
+BRAIN = {
+    "backoff",
+    "dialect",
+    "door",
+    "events",
+    "failures",
+    "gaps",
+    "heartbeat",
+    "signals",
+    "staleness",
+    "subscriptions",
+}
 CORE = {"errors", "records", "_core", "schema"}
 ROOMS: dict[str, set[str]] = {
     "records": set(),
@@ -32,14 +43,22 @@ ROOMS: dict[str, set[str]] = {
     "subscriptions": {"errors"},
     "gaps": {"errors"},
     "events": {"records", "subscriptions"},
+    "dialect": {"failures", "subscriptions"},
+    "door": {"subscriptions"},
+    "signals": {"errors", "events", "failures", "staleness", "subscriptions"},
     "session": {"errors", *BRAIN},
     "schema": {"errors", "_core"},
-    "providers": {"errors", "schema", "session", *BRAIN},
+    "rest": {"errors"},
+    "credentials": {"errors", "rest"},
+    "providers": {"credentials", "errors", "schema", *BRAIN},
     "decoder": CORE | {"providers"},
     "streams": {"errors", "events", "records", "_core"},
-    "connection": CORE | BRAIN | {"session", "providers", "decoder", "_wire"},
+    "endpoint": CORE | BRAIN | {"credentials", "providers", "_wire"},
+    "connection": CORE | BRAIN | {"session", "decoder", "endpoint", "_wire"},
     "lookout": CORE | BRAIN | {"session", "connection"},
-    "feed": CORE | BRAIN | {"session", "providers", "decoder", "streams", "connection", "lookout"},
+    "feed": CORE
+    | BRAIN
+    | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "connection", "lookout"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -51,7 +70,7 @@ COMMANDS = {"__main__", "cli", "demo", "screen"}
 TOP = COMMANDS | {"serve", "lab"}
 # Rooms that talk to the world: the feed with its sockets and its waiting side, and what stands above it. The others do
 # not sleep, log, roll dice or open sockets: time and chance are arguments.
-SHELLS = {"feed", "connection", "streams"} | TOP
+SHELLS = {"feed", "connection", "credentials", "endpoint", "rest", "streams"} | TOP
 WORLD = {"asyncio", "logging", "picows", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 # The session and its parts need nothing installed, so a simulated week of faults runs anywhere.
 STDLIB_ONLY = BRAIN | {"errors", "session"}
@@ -78,7 +97,7 @@ HEADERS["decoder"] = set(HEADERS)
 
 PUBLIC = """
     AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag Gap GapError GaveUp
-    HandshakeError Heartbeat Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable Provider Schema
+    HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable Provider Schema
     StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing
     Week bars check kernels levels marks quotes trades
 """

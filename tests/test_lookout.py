@@ -9,7 +9,8 @@ from exchange import ack, quote, trade
 from fastfeed import Backoff, Clock, Decoder, Heartbeat, Staleness, Status, Subscription
 from fastfeed.lookout import Lookout
 from fastfeed.providers import provider
-from fastfeed.session import Control, Delivered, Input, Judge, Opened, Send, Session, Silent, Start, Subscribe
+from fastfeed.session import Session
+from fastfeed.signals import Control, Delivered, Input, Judge, Opened, Send, Silent, Start, Subscribe
 
 SYMBOLS = [f"S{i}USDT" for i in range(10)]
 

@@ -11,9 +11,9 @@ import pytest
 
 import fastfeed
 from fastfeed import Flag, Kind, Subscription
+from fastfeed.dialect import Ack, Notice, Refusal
 from fastfeed.errors import ConfigError
 from fastfeed.providers import Auth, Channel, Provider, names, provider
-from fastfeed.session import Ack, Notice, Refusal
 
 SPOT = provider("binance-spot")
 USDM = provider("binance-usdm")
@@ -115,7 +115,7 @@ def test_a_provider_of_ones_own_needs_no_more_than_its_data() -> None:
         channels={"quote": Channel(topic="q:{symbol}", path="/feed")},
         schema=fastfeed.Schema(fastfeed.Message("quote", symbol="s", bid="b", ask="a")),
         dialect=SPOT.dialect,
-        auth=Auth(header="X-Key", env="MINE_KEY"),
+        auth=Auth(env={"api_key": "MINE_KEY"}, headers={"X-Key": "{api_key}"}),
     )
     assert mine.topic(mine.subscription(Subscription("eur/usd", "quote"))) == "q:eur/usd"
 

@@ -7,53 +7,47 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from fastfeed import events
 from fastfeed.backoff import Backoff
+from fastfeed.dialect import Ack, Beat, Denial, Dialect, Notice, PingAsked, PongSaid, Refusal, Reply
+from fastfeed.door import Door
 from fastfeed.errors import AuthError, ConnectError, GaveUp, HandshakeError
 from fastfeed.failures import BUDGETS, CLOSE_CODES, Failure, classify_close, classify_error
-from fastfeed.heartbeat import Heartbeat
-from fastfeed.session import (
-    ACK_TIMEOUT,
-    EVICTION_COOL_DOWN,
-    RESTORE_GRACE,
-    Ack,
+from fastfeed.heartbeat import Beats, Heartbeat
+from fastfeed.session import ACK_TIMEOUT, RESTORE_GRACE, Session, State
+from fastfeed.signals import (
     Action,
     Close,
     Closed,
     Control,
     Delivered,
-    Denial,
     Dial,
-    Dialect,
     DialFailed,
     Emit,
     Heard,
     Input,
     Lost,
-    Notice,
     Opened,
     Pong,
-    Refusal,
-    Reply,
     Send,
+    SendAppPing,
     SendPing,
-    Session,
+    SetOffset,
     Silent,
     Start,
-    State,
     Stop,
     Subscribe,
     Tick,
     Traffic,
     Unsubscribe,
 )
-from fastfeed.subscriptions import Limits, Pace, Stage, Subscription
+from fastfeed.subscriptions import Limits, Stage, Subscription
 
-A, B, C = (Subscription(name, "quote") for name in "ABC")
+A, B, C, D = (Subscription(name, "quote") for name in "ABCD")
 REFUSED = DialFailed(ConnectError("host:1", "refused"))
 T = TypeVar("T")
 
@@ -71,6 +65,12 @@ def read(payload: bytes) -> tuple[Reply, ...]:
         return (Refusal(said["no"], said["why"]),)
     if "denied" in said:
         return (Denial(Failure[said["denied"]], said["why"], said.get("wait")),)
+    if "ping" in said:
+        return (PingAsked(json.dumps({"pong": said["ping"]}, separators=(",", ":"))),)
+    if "pong" in said:
+        return (PongSaid(said["pong"], said.get("time")),)
+    if "beat" in said:
+        return (Beat(),)
     return (Notice(said["bye"]),) if "bye" in said else ()
 
 
@@ -92,7 +92,8 @@ class Driven:
         limits: Limits | None = None,
         dice: Callable[[], float] = lambda: 0.5,
         pongs_promised: bool = True,
-        quota: Pace | None = None,
+        door: Door | None = None,
+        beats: Beats | None = None,
         close_codes: Mapping[int, Failure] = MappingProxyType({}),
     ) -> None:
         self.session = Session(
@@ -104,7 +105,8 @@ class Driven:
             heartbeat=heartbeat or Heartbeat(interval=None),
             random=dice,
             pongs_promised=pongs_promised,
-            quota=quota,
+            door=door,
+            beats=beats or Beats(),
             close_codes=close_codes,
         )
         self.now = 100.0
@@ -332,7 +334,7 @@ def test_after_a_loss_everything_is_subscribed_again_and_the_restoration_is_told
     driven = Driven()
     driven.live(A, B)
     actions = driven.tell(Closed(1006, ""))
-    assert kinds(actions) == ["Disconnected", "Lost", "Reconnecting"]
+    assert kinds(actions) == ["Disconnected", "Lost", "Reconnecting", "Dial"]
     assert driven.did(Lost) == [Lost((A, B))]
     driven.wait(0.5)
     driven.tell(Opened())
@@ -366,6 +368,8 @@ def test_the_backoff_starts_again_only_after_a_stable_connection_that_delivered(
     assert [event.delay for event in driven.told(events.Reconnecting)] == [1.0, 2.0, 4.0, 8.0]
     driven.wait(5.0)
     driven.tell(Closed(1006, ""))
+    assert driven.told(events.Reconnecting)[-1].delay == 0.0, "nothing speaks against it"
+    driven.tell(REFUSED)
     assert driven.told(events.Reconnecting)[-1].delay == 1.0
 
 
@@ -381,8 +385,8 @@ def test_a_connection_that_lives_long_but_delivers_nothing_does_not_reset_the_ba
     assert [event.delay for event in driven.told(events.Reconnecting)] == [1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1012, 1013])
-def test_the_first_clean_close_or_restart_after_stable_delivery_redials_at_once(code: int) -> None:
+@pytest.mark.parametrize("code", [1000, 1001, 1006, 1012, 1013])
+def test_the_first_cut_clean_close_or_restart_after_stable_delivery_redials_at_once(code: int) -> None:
     driven = Driven()
     driven.live(A)
     assert kinds(driven.tell(Closed(code, "bye")))[-1] == "Dial"
@@ -585,12 +589,12 @@ def test_an_evicted_connection_cools_down_and_never_duels() -> None:
     until = driven.now + 3600.0
     while driven.now < until and driven.session.state is not State.FAILED:
         driven.say(denied="EVICTED", why="max_connections")
-        driven.wait(EVICTION_COOL_DOWN)
+        driven.wait(Limits().eviction_cool_down)
         driven.tell(Opened())
         driven.ack_all()
         driven.tell(Delivered((A,)))
     times = driven.when(Dial)
-    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= EVICTION_COOL_DOWN
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= Limits().eviction_cool_down
     assert len(times) <= 1 + BUDGETS[Failure.EVICTED]
 
 
@@ -613,8 +617,8 @@ def test_the_providers_own_close_codes_come_first() -> None:
     driven = Driven(close_codes={4401: Failure.AUTH, 1008: Failure.EVICTED})
     driven.live(A)
     driven.tell(Closed(1008, "policy"))
-    assert driven.told(events.Reconnecting)[-1].delay == EVICTION_COOL_DOWN
-    driven.wait(EVICTION_COOL_DOWN)
+    assert driven.told(events.Reconnecting)[-1].delay == Limits().eviction_cool_down
+    driven.wait(Limits().eviction_cool_down)
     driven.tell(Opened())
     driven.tell(Closed(4401, "token"))
     assert driven.session.state is State.FAILED
@@ -638,8 +642,8 @@ def test_a_storm_of_reconnects_is_told_once_until_it_calms_down() -> None:
 
 
 def test_the_providers_dials_are_counted_over_all_connections_and_never_exceeded() -> None:
-    quota = Pace(10, 300.0)
-    pair = [Driven(quota=quota, backoff=Backoff(base=0.1, cap=0.1)) for _ in range(2)]
+    door = Door(10)
+    pair = [Driven(door=door, backoff=Backoff(base=0.1, cap=0.1)) for _ in range(2)]
     for driven in pair:
         driven.tell(Start())
     for _ in range(1000):
@@ -742,3 +746,131 @@ def test_whatever_happens_it_is_never_stuck(seed: int) -> None:
 
 def test_the_same_inputs_give_the_same_actions() -> None:
     assert live_a_random_life(7, 200) == live_a_random_life(7, 200)
+
+
+# The application's heartbeats ---------------------------------------------------------------------------------------
+
+
+def beating(beats: Beats, **options: Any) -> Driven:
+    driven = Driven(beats=beats, **options)
+    driven.open(A)
+    driven.ack_all()
+    return driven
+
+
+def test_the_application_ping_goes_out_on_the_providers_interval_and_its_pong_is_measured() -> None:
+    driven = beating(Beats(interval=20.0, timeout=10.0))
+    driven.wait(20.0)
+    assert driven.did(SendAppPing) == [SendAppPing(1)]
+    driven.now += 0.25
+    driven.say(pong=1)
+    assert list(driven.session.app_pulse.round_trips) == [0.25]
+    driven.wait(60.0)
+    assert len(driven.did(SendAppPing)) > 1
+
+
+def test_an_application_ping_that_is_not_answered_in_time_is_death() -> None:
+    driven = beating(Beats(interval=20.0, timeout=10.0))
+    driven.wait(29.999)
+    assert driven.session.state is State.OPEN
+    driven.wait(0.001)
+    assert driven.told(events.Disconnected)[0].cause == "no answer to an application ping within 10 s"
+
+
+def test_an_application_ping_nobody_promises_to_answer_kills_nothing() -> None:
+    driven = beating(Beats(interval=20.0))
+    driven.wait(500.0)
+    assert driven.session.state is State.OPEN
+    assert len(driven.did(SendAppPing)) == 25
+
+
+def test_the_application_ping_goes_on_where_protocol_pings_are_not_wanted() -> None:
+    driven = beating(Beats(interval=20.0), heartbeat=Heartbeat(interval=None))
+    driven.wait(20.0)
+    assert driven.did(SendAppPing)
+    assert not driven.did(SendPing)
+
+
+def test_the_servers_application_ping_is_answered_at_once_with_what_it_wants() -> None:
+    driven = beating(Beats())
+    actions = driven.tell(Control(b'{"ping":"7"}'))
+    assert [action for action in actions if isinstance(action, Send)] == [Send('{"pong":"7"}')]
+
+
+def test_a_server_that_beats_by_itself_and_stops_is_dead() -> None:
+    driven = beating(Beats(expected=15.0))
+    for _ in range(10):
+        driven.wait(14.0)
+        driven.say(beat=True)
+    assert driven.session.state is State.OPEN
+    assert driven.session.beats == 10
+    driven.wait(15.0)
+    assert driven.told(events.Disconnected)[0].cause == "nothing within 15 s, where the server beats by itself"
+
+
+def test_data_stands_for_a_heartbeat_but_a_heartbeat_never_for_data() -> None:
+    driven = beating(Beats(expected=15.0))
+    for _ in range(5):
+        driven.wait(10.0)
+        driven.tell(Traffic(3))
+    assert driven.session.state is State.OPEN
+    driven.say(beat=True)
+    assert [record.stage for record in driven.session.book] == [Stage.ACKED]
+
+
+def test_the_clock_offset_is_taken_from_the_fastest_of_the_latest_round_trips() -> None:
+    driven = beating(Beats(interval=20.0))
+    offsets = []
+    # This machine is 3 s ahead; the way back takes longer than the way there, so a slow trip misleads.
+    for there, back in ((0.5, 1.5), (0.01, 0.01), (0.1, 0.9)):
+        assert driven.session.app_pulse.next_at is not None
+        driven.pass_to(driven.session.app_pulse.next_at)
+        number = driven.did(SendAppPing)[-1].number
+        sent_utc = 1000.0 + driven.now + 3.0
+        driven.now += there + back
+        said = json.dumps({"pong": number, "time": sent_utc - 3.0 + there}).encode()
+        actions = driven.tell(Control(said, sent_utc + there + back))
+        offsets += [action.seconds for action in actions if isinstance(action, SetOffset)]
+    assert offsets == pytest.approx([3.5, 3.0, 3.0])
+
+
+def test_an_application_pong_nobody_asked_for_is_counted_and_survived() -> None:
+    driven = beating(Beats(interval=20.0, timeout=10.0))
+    driven.say(pong=99)
+    driven.say(pong=None)
+    assert driven.session.app_pulse.unsolicited == 2
+    assert not driven.did(SetOffset)
+
+
+def test_control_messages_that_say_nothing_are_counted() -> None:
+    driven = beating(Beats())
+    driven.tell(Control(b'{"news":"none"}'))
+    assert driven.session.unreadable == 1
+
+
+# What the simulated world found -------------------------------------------------------------------------------------
+
+
+def test_a_probe_that_a_restore_check_asks_for_goes_out_in_the_same_step() -> None:
+    driven = Driven(heartbeat=Heartbeat(interval=1000.0))
+    driven.live(A, B)
+    driven.tell(Closed(1006, ""))
+    driven.tell(Opened())
+    driven.ack_all()
+    driven.wait(RESTORE_GRACE)
+    assert driven.did(SendPing), "what delivered before is silent now"
+    deadline = driven.session.deadline()
+    assert deadline is not None
+    assert deadline > driven.now
+
+
+def test_a_subscription_that_is_rejected_while_silent_is_not_told_stale() -> None:
+    driven = Driven(heartbeat=Heartbeat(interval=1000.0))
+    driven.live(A, B, C, D)
+    driven.tell(Silent((A,)))
+    number = driven.sent()[-1]["id"]
+    driven.say(ack=number - 1)
+    driven.say(no=number, why="delisted")
+    assert [event.subscription for event in driven.told(events.Rejected)] == [A]
+    driven.wait(60.0)
+    assert not driven.told(events.Stale)

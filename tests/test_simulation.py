@@ -16,7 +16,8 @@ import fastfeed.session
 from fastfeed.backoff import Backoff
 from fastfeed.failures import BUDGETS, Failure
 from fastfeed.heartbeat import Pulse
-from fastfeed.session import DialFailed, Session
+from fastfeed.session import Session
+from fastfeed.signals import DialFailed
 from fastfeed.staleness import Watch
 from fastfeed.subscriptions import Book, Pace, Stage
 

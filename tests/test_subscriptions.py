@@ -146,12 +146,86 @@ def test_halving_a_refused_request_finds_exactly_the_culprits(bad: set[int], cou
 def test_a_refusal_without_an_id_meets_the_only_request_on_its_way() -> None:
     book = book_of("A")
     book.request(0.0)
-    assert len(book.refused(None, "bad")) == 1
-    book = book_of("A", "B", streams_per_request=1)
+    assert len(book.refused(None, "bad") or ()) == 1
+    assert book.refused(None, "bad") is None, "there is nothing left to refuse"
+
+
+def test_refusals_without_ids_wait_until_they_must_mean_all_that_are_left() -> None:
+    book = book_of("A", "B", "C", streams_per_request=1)
+    first = book.request(0.0)
+    asked(book)
+    assert book.refused(None, "bad") == [], "it could have meant any"
+    assert stages(book) == {"A": "requested", "B": "requested", "C": "requested"}
+    assert first is not None
+    assert book.acked(first.id)
+    rejected = book.refused(None, "bad") or ()
+    assert [record.subscription.symbol for record in rejected] == ["B", "C"]
+    assert stages(book) == {"A": "acked", "B": "rejected", "C": "rejected"}
+
+
+def test_after_refusals_that_do_not_say_of_what_one_request_is_made_at_a_time() -> None:
+    book = book_of("A", "B", "C", "D", streams_per_request=2)
     asked(book)
     assert book.refused(None, "bad") == []
-    assert book.strays == 1, "it could have meant either"
-    assert stages(book) == {"A": "requested", "B": "requested"}
+    assert book.overdue(10.0, 5.0) == 1, "the other request was not answered at all"
+    outcome: dict[str, str] = {}
+    for _ in range(10):
+        request = book.request(10.0)
+        if request is None:
+            break
+        assert not book.pending, "a second request would make a refusal ambiguous"
+        names = [record.subscription.symbol for record in request.records]
+        if "B" in names:
+            outcome |= {record.subscription.symbol: "rejected" for record in book.refused(None, "bad") or ()}
+        else:
+            book.acked(request.id)
+    assert outcome == {"B": "rejected"}
+    assert stages(book) == {"A": "acked", "B": "rejected", "C": "acked", "D": "acked"}
+
+
+def test_topics_acked_or_refused_one_by_one_answer_their_request() -> None:
+    book = book_of("A", "B", "C")
+    book.request(0.0)
+    assert book.acked(topics=("a", "b"))
+    assert book.answer_due(5.0) == 5.0, "one topic is still unanswered"
+    rejected = book.refused(None, "not in your plan", topics=("c",)) or ()
+    assert [record.subscription.symbol for record in rejected] == ["C"]
+    assert book.answer_due(5.0) is None
+    assert stages(book) == {"A": "acked", "B": "acked", "C": "rejected"}
+    assert not book.acked(topics=("nobody",))
+
+
+def test_a_list_of_all_that_is_served_is_compared_with_what_was_asked() -> None:
+    book = book_of("A", "B", "C")
+    book.request(0.0)
+    assert book.active(frozenset({"a", "b"}))
+    assert stages(book) == {"A": "acked", "B": "acked", "C": "wanted"}
+    alone = book.request(1.0)
+    assert alone is not None
+    assert [record.subscription.symbol for record in alone.records] == ["C"]
+    assert book.active(frozenset({"b"}))
+    assert stages(book) == {"A": "wanted", "B": "acked", "C": "rejected"}, "A was dropped by the server"
+    assert not book.active(frozenset()), "that answers no request"
+
+
+def test_without_acks_a_request_counts_as_accepted_until_the_server_complains() -> None:
+    book = Book(ask, leave, Limits(streams_per_request=1), acks=False)
+    for name in "ABC":
+        book.want(Subscription(name, "quote"), name.lower())
+    asked(book)
+    assert stages(book) == {"A": "acked", "B": "acked", "C": "acked"}
+    assert book.answer_due(5.0) is None
+    book.delivered(Subscription("C", "quote"))
+    rejected = book.refused(None, "too many symbols") or ()
+    assert [record.subscription.symbol for record in rejected] == ["B"], "the newest that has not delivered"
+
+
+def test_topics_of_different_groups_do_not_share_a_request() -> None:
+    book = Book(ask, leave, Limits(), group=lambda topic: topic.partition(":")[0])
+    for topic in ("t:A", "q:A", "t:B"):
+        book.want(Subscription(topic[2:], topic[0]), topic)
+    groups = asked(book)
+    assert groups == [["t:A", "t:B"], ["q:A"]]
 
 
 def test_answers_to_nothing_we_asked_are_counted_and_change_nothing() -> None:
@@ -159,7 +233,7 @@ def test_answers_to_nothing_we_asked_are_counted_and_change_nothing() -> None:
     request = book.request(0.0)
     assert request is not None
     assert not book.acked(99)
-    assert book.refused(98, "bad") == []
+    assert book.refused(98, "bad") is None
     assert book.acked(request.id)
     assert not book.acked(request.id), "a second ack of the same request"
     assert book.strays == 3

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fastfeed.credentials import Auth
+from fastfeed.dialect import Dialect
 from fastfeed.errors import ConfigError
 from fastfeed.failures import Failure
-from fastfeed.session import Dialect
+from fastfeed.heartbeat import Beats
 from fastfeed.staleness import Span
 from fastfeed.subscriptions import Limits, Subscription
 
@@ -46,14 +48,6 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auth:
-    """How a provider wants to be shown a key: in handshake `header`; `env` names the variable it is read from."""
-
-    header: str
-    env: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Provider:
     """Everything fastfeed knows about one provider. Pure data; `Feed` takes one of yours as it takes a name."""
 
@@ -68,7 +62,9 @@ class Provider:
     example: str = ""  # a symbol as the provider writes it
     upper: bool = False  # symbols are upper case, however they are typed
     pongs_promised: bool = True  # a ping is always answered, so that silence means death
+    beats: Beats = field(default_factory=Beats)
     auth: Auth | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the handshake, beside those that show who we are
     close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
     hours: Span | None = None  # when the market is open; None: always
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
+from fastfeed.dialect import Ack, Dialect, Notice, Refusal, Reply
 from fastfeed.providers import Channel, Provider
 from fastfeed.schema import MISSING, Message, Schema, Symbol
-from fastfeed.session import Ack, Dialect, Notice, Refusal, Reply
 from fastfeed.subscriptions import Limits, Render
 
 # Control ------------------------------------------------------------------------------------------------------------

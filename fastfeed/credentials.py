@@ -1,0 +1,204 @@
+"""Who we are to a provider: keys and tokens, where they come from, where they are shown, and how they stay hidden.
+
+The only room that holds a secret. It refuses to show one in a repr, an error or anything it is asked to `hide`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from fastfeed import rest
+from fastfeed.errors import AuthError, ConfigError, ConnectError
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+Given = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+"""Credentials by name, or a function (plain or async) that is called for them, and again when they are refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token fetched over HTTP (the `http` extra) before a dial, and known as credential "token" from then on.
+
+    `url`, `headers` and `form` are templates over the credentials. `read` gets the body of a 200 and returns the token
+    and the seconds it lives, or None where the answer does not say: then `lifetime` holds (None: until it is refused).
+    """
+
+    url: str
+    read: Callable[[bytes], tuple[str, float | None]]
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    form: Mapping[str, str] = field(default_factory=dict)
+    lifetime: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auth:
+    """How a provider wants to be shown who we are.
+
+    `env` maps each credential to the environment variable it is read from. `headers` and `query` of the handshake are
+    templates over the credentials ("Bearer {token}"); `login` makes the messages that log in once connected.
+    """
+
+    env: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    login: Callable[[Mapping[str, str]], tuple[str | bytes, ...]] | None = None
+    token: Token | None = None
+    optional: bool = False  # without a key less is served, but something is
+
+
+class Credentials:
+    """The credentials of one feed. Nothing but `headers`, `query` and `login` ever gives one out.
+
+    Raises:
+        ConfigError: what the provider wants was neither given nor found in the environment.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        auth: Auth | None,
+        *,
+        api_key: str | None = None,
+        given: Given | None = None,
+        root: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._auth = auth
+        self._ask = given if callable(given) else None
+        self._root = root  # "http://host:port" instead of the token's own
+        self._tls = tls
+        self._token_until = 0.0  # monotonic seconds
+        self._stale = self._ask is not None
+        self._known = dict(given) if given is not None and not callable(given) else {}
+        if api_key is not None:
+            self._known["api_key"] = api_key
+        self._secrets = {secret for secret in self._known.values() if secret}
+        for name, variable in ({} if auth is None else auth.env).items():
+            if not self._known.get(name) and os.environ.get(variable):
+                self._known[name] = os.environ[variable]
+                self._secrets.add(self._known[name])
+        self._present = auth is not None and (self._ask is not None or all(self._known.get(name) for name in auth.env))
+        if auth is not None and not self._present and not auth.optional:
+            missing = [(name, variable) for name, variable in auth.env.items() if not self._known.get(name)]
+            wanted = ", ".join(
+                f"{'api_key=' if name == 'api_key' else f'credentials={{{name!r}: ...}}'} or set {variable}"
+                for name, variable in missing
+            )
+            raise ConfigError(f"{provider} wants a key: pass {wanted}")
+
+    def __repr__(self) -> str:
+        return f"<Credentials {', '.join(sorted(self._known)) or 'none'}>"
+
+    @property
+    def secret(self) -> bool:
+        """There is something to hide."""
+        return bool(self._secrets) or self._ask is not None
+
+    @property
+    def renewable(self) -> bool:
+        """Fresh ones can be had when the present ones are refused."""
+        return self._ask is not None or (self._present and self._auth is not None and self._auth.token is not None)
+
+    @property
+    def logs_in(self) -> bool:
+        """A login is sent once connected."""
+        return self._present and self._auth is not None and self._auth.login is not None
+
+    def hide(self, text: str) -> str:
+        """`text` from outside without our secrets, however they are quoted: servers echo them."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+        return text
+
+    def hide_bytes(self, payload: bytes) -> bytes:
+        """The same for a message, which need not be text."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            payload = payload.replace(secret.encode(), b"***")
+        return payload
+
+    def headers(self) -> dict[str, str]:
+        """What the handshake shows in its headers."""
+        return {} if self._auth is None or not self._present else self._filled(self._auth.headers)
+
+    def query(self) -> str:
+        """What the handshake shows in its URL: "token=...", quoted."""
+        filled = {} if self._auth is None or not self._present else self._filled(self._auth.query)
+        return "&".join(f"{name}={quote(value, safe='')}" for name, value in filled.items())
+
+    def login(self) -> tuple[str | bytes, ...]:
+        """The messages that log in."""
+        if not self.logs_in or self._auth is None or self._auth.login is None:
+            return ()
+        return self._auth.login(MappingProxyType(self._known))
+
+    def spoil(self) -> None:
+        """The present ones were refused: `refresh` gets others."""
+        self._stale = self._ask is not None
+        self._token_until = 0.0
+        self._known.pop("token", None)
+
+    async def refresh(self, now: float) -> None:
+        """Get what is missing or has lapsed at `now` (monotonic seconds).
+
+        Raises:
+            ConnectError: it cannot be had.
+        """
+        if self._ask is not None and self._stale:
+            await self._ask_owner(self._ask)
+        token = None if self._auth is None or not self._present else self._auth.token
+        if token is not None and ("token" not in self._known or now >= self._token_until):
+            await self._fetch(token, now)
+
+    async def _ask_owner(self, ask: Callable[[], Any]) -> None:
+        try:
+            found = ask()
+            if inspect.isawaitable(found):
+                found = await found
+            self._known.update({str(name): str(value) for name, value in dict(found).items()})
+        except Exception as error:
+            raise AuthError("credentials", f"credentials= raised {type(error).__name__}") from None
+        self._stale = False
+        self._secrets.update(self._known.values())
+
+    async def _fetch(self, token: Token, now: float) -> None:
+        url = self._filled({"url": token.url}, quoted=True)["url"]
+        parts = urlsplit(url)
+        if self._root is not None:
+            root = urlsplit(self._root)
+            parts = parts._replace(scheme=root.scheme, netloc=root.netloc)
+        answer = await rest.ask(
+            token.method,
+            urlunsplit(parts),
+            headers=self._filled(token.headers),
+            form=self._filled(token.form),
+            tls=self._tls,
+        )
+        if answer.status in (400, 401, 403):
+            said = self.hide(answer.body[:200].decode(errors="replace")).strip()
+            raise AuthError(parts.netloc, f"no token: HTTP {answer.status}" + (f": {said}" if said else ""))
+        if answer.status != 200:
+            raise ConnectError(parts.netloc, f"no token: HTTP {answer.status}")
+        try:
+            text, lives = token.read(answer.body)
+        except (ValueError, KeyError, TypeError):
+            raise ConnectError(parts.netloc, "no token: the answer cannot be read") from None
+        self._known["token"] = text
+        self._secrets.add(text)
+        lives = token.lifetime if lives is None else lives
+        self._token_until = float("inf") if lives is None else now + lives
+
+    def _filled(self, templates: Mapping[str, str], *, quoted: bool = False) -> dict[str, str]:
+        known = {name: quote(value, safe="") for name, value in self._known.items()} if quoted else self._known
+        try:
+            return {name: template.format_map(known) for name, template in templates.items()}
+        except KeyError as error:
+            raise AuthError("credentials", f"credentials= gave no {error.args[0]!r}") from None

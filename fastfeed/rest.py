@@ -1,0 +1,71 @@
+"""HTTP for what has no stream: tokens, last values, snapshots. The one room that knows aiohttp, the `http` extra.
+
+One request, one answer, both bounded; no retries, which are decided elsewhere, and no redirects.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastfeed.errors import ConfigError, ConnectError
+
+LONGEST = 32 << 20  # bytes of an answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said: HTTP status, headers by lower-case name, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def is_possible() -> bool:
+    """Whether aiohttp is installed."""
+    return importlib.util.find_spec("aiohttp") is not None
+
+
+async def ask(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    form: Mapping[str, str] | None = None,
+    timeout: float = 10.0,  # noqa: ASYNC109
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """One request within `timeout` seconds. `form` is sent as a URL-encoded body; `tls` None verifies as usual.
+
+    Raises:
+        ConfigError: aiohttp is not installed.
+        ConnectError: no answer; it names the host and not the URL, which may hold secrets.
+    """
+    if not is_possible():
+        raise ConfigError("HTTP requests need the http extra: pip install 'fastfeed[http]'")
+    import aiohttp
+
+    limit = aiohttp.ClientTimeout(total=timeout)
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit, trust_env=False) as session,
+            session.request(
+                method, url, headers=dict(headers or {}), data=form or None, ssl=tls or True, allow_redirects=False
+            ) as answer,
+        ):
+            body = await answer.content.read(LONGEST + 1)
+            while len(body) <= LONGEST and (more := await answer.content.read(LONGEST + 1 - len(body))):
+                body += more
+            if len(body) > LONGEST:
+                raise ConnectError(host, f"an HTTP answer of more than {LONGEST} bytes")
+            return Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, body)
+    except TimeoutError as error:
+        raise ConnectError(host, f"no HTTP answer within {timeout:g} s") from error
+    except aiohttp.ClientError as error:
+        # The message of some of these holds the URL; their class says what happened.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConnectError(host, f"HTTP failed: {reason}") from None
