@@ -59,9 +59,9 @@ __version__ = "0.1.0"
 __all__ = [
     "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
     "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
-    "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable", "Provider",
-    "Schema", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected", "Symbol", "TickReader",
-    "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
+    "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable",
+    "Provider", "Schema", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected", "Symbol",
+    "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 

@@ -97,9 +97,9 @@ HEADERS["decoder"] = set(HEADERS)
 
 PUBLIC = """
     AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag Gap GapError GaveUp
-    HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable Provider Schema
-    StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing
-    Week bars check kernels levels marks quotes trades
+    HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
+    Provider Schema StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN
+    TickReader TickRing Week bars check kernels levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")
