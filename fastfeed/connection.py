@@ -41,7 +41,7 @@ from fastfeed.signals import (
     Traffic,
 )
 from fastfeed.staleness import Standing
-from fastfeed.subscriptions import Stage, Subscription
+from fastfeed.subscriptions import ALL, Stage, Subscription
 
 _LOG = logging.getLogger("fastfeed")
 
@@ -182,11 +182,15 @@ class Connection:
         silent = [record.subscription for record in self.session.book.at(Stage.REQUESTED, Stage.ACKED)]
         arrived = {channel: prices.arrived(channel) for channel in {wish.channel for wish in silent}}
         # Every symbol asked for has a row, and what a lost connection delivered has been forgotten.
-        live = [
-            wish
-            for wish in silent
-            if (number := prices.id(wish.symbol)) is not None and arrived[wish.channel][number] > 0
-        ]
+        live = []
+        for wish in silent:
+            number = prices.id(wish.symbol)
+            if wish.symbol == ALL:
+                found = bool((arrived[wish.channel] > self.session.opened_at * 1e9).any())
+            else:
+                found = number is not None and bool(arrived[wish.channel][number] > 0)
+            if found:
+                live.append(wish)
         if live:
             self._owner.on_delivered(live)
             self.handle(Delivered(tuple(live)))

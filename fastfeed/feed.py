@@ -39,7 +39,7 @@ from fastfeed.session import Session, State
 from fastfeed.signals import Start, Stop, Subscribe, Unsubscribe
 from fastfeed.staleness import Staleness, Standing
 from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Records, Stream, Ticks
-from fastfeed.subscriptions import Stage, Subscription, spread
+from fastfeed.subscriptions import ALL, Stage, Subscription, spread
 
 _LOG = logging.getLogger("fastfeed")
 
@@ -66,6 +66,8 @@ class Feed:
         staleness: which silence is too long, and when alerts are mute.
         on_alert: called on the loop with a dict of `severity`, `cause`, `feed`, `since` (UTC epoch seconds) and `hint`,
             ready for a webhook, for what a person should look at. An exception in it is logged.
+        max_symbols: rows reserved (default 65,536); a symbol beyond them is refused, counted and told.
+        whole_market_unbounded: needed beside the symbol "*" where max_symbols= does not say how many it may bring.
         accept_any_certificate: needed beside an `ssl` context that verifies nothing, so that nobody uses one unawares.
         connect_timeout: seconds for every subscription to be acked or rejected; entering raises after that.
         close_timeout: seconds `close()` waits for the other end. None waits for ever, in both.
@@ -97,7 +99,8 @@ class Feed:
         receive_buffer: int = 1 << 20,
         max_message: int = 10 << 20,
         ring_capacity: int = 65536,
-        max_symbols: int = 65536,
+        max_symbols: int | None = None,
+        whole_market_unbounded: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -120,6 +123,13 @@ class Feed:
             self._dangers.append("certificates are not verified (accept_any_certificate=True)")
         if not staleness.watching:
             self._dangers.append("dead subscriptions are not looked for (silence_goes_unnoticed=True)")
+        if max_symbols is None and any(wish.symbol == ALL for wish in wishes):
+            if not whole_market_unbounded:
+                raise ConfigError(
+                    "the symbol '*' brings as many symbols as the provider has: say max_symbols=, or "
+                    "whole_market_unbounded=True"
+                )
+            self._dangers.append("nobody knows how many symbols will come (whole_market_unbounded=True)")
         if backoff.max_retries == math.inf:
             self._dangers.append("it redials for ever (retries_for_ever=True)")
         for name, size in (("receive_buffer", receive_buffer), ("max_message", max_message)):
@@ -144,7 +154,8 @@ class Feed:
         self._close_timeout = _seconds("close_timeout", close_timeout)
         self._rng = rng if rng is not None else random.Random()
 
-        self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=self._clock)
+        room = 65536 if max_symbols is None else max_symbols
+        self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=room, clock=self._clock)
         hours = self.provider.hours if staleness.hours is None else staleness.hours
         self._lookout = Lookout(self.prices, staleness, hours)
         self._door = Door(self.provider.limits.dials_per_five_minutes, locked=self._endpoint.credentials.secret)
@@ -257,7 +268,7 @@ class Feed:
             if isinstance(item, Subscription) or channels is not None:
                 dropped += self._wishes([item], () if channels is None else _names("channels", channels))
             else:
-                symbol = self.provider.symbol_named(item)
+                symbol = ALL if item == ALL else self.provider.symbol_named(item)
                 dropped += list(self._wanted.get(symbol, {})) or [Subscription(symbol, "any channel")]
         for subscription in dropped:
             if subscription not in self._wanted.get(subscription.symbol, {}):
@@ -265,13 +276,14 @@ class Feed:
         for subscription in dict.fromkeys(dropped):
             wanted = self._wanted[subscription.symbol]
             del wanted[subscription]
+            self._forget(subscription, Status.CLOSED)
             self._lookout.drop(subscription)
-            self.prices.forget(subscription.symbol, subscription.channel)
             if wanted:
                 self._require(subscription.symbol)
             else:
                 del self._wanted[subscription.symbol]
-                self.prices.set_status(subscription.symbol, Status.CLOSED)
+                if subscription.symbol != ALL:
+                    self.prices.set_status(subscription.symbol, Status.CLOSED)
         for connection in list(self._connections):
             book = connection.session.book
             if mine := tuple(subscription for subscription in dropped if subscription in book):
@@ -303,7 +315,8 @@ class Feed:
         by_path: dict[str, list[Subscription]] = {}
         new = [wish for wish in wishes if wish not in self._wanted.get(wish.symbol, {})]
         for wish in new:
-            self.decoder.add_symbol(wish.symbol)  # all of them first: a full table leaves nothing half done
+            if wish.symbol != ALL:
+                self.decoder.add_symbol(wish.symbol)  # all of them first: a full table leaves nothing half done
         for wish in new:
             self._wanted.setdefault(wish.symbol, {})[wish] = False
             self._require(wish.symbol)
@@ -351,6 +364,8 @@ class Feed:
 
     def _require(self, symbol: str) -> None:
         """A symbol is fresh only if all that is wanted of it is."""
+        if symbol == ALL:
+            return
         self.prices.require(symbol, {subscription.channel for subscription in self._wanted[symbol]})
 
     # Life ----------------------------------------------------------------------------------------------------------
@@ -454,8 +469,9 @@ class Feed:
         status = self.prices.array["status"]
         live = np.count_nonzero((status == Status.LIVE) | (status == Status.QUIET))
         stale = np.count_nonzero((status == Status.SUSPECT) | (status == Status.STALE))
+        total = len(status) if ALL in self._wanted else len(self._wanted)
         return (
-            f"<Feed {self.provider.name} {self.state}, {live}/{len(self._wanted)} symbols live, {stale} stale, "
+            f"<Feed {self.provider.name} {self.state}, {live}/{total} symbols live, {stale} stale, "
             f"{self.decoder.stats()['gaps']} gaps, lag {self._lags_ms(0.5)[0]:.1f} ms>"
         )
 
@@ -504,7 +520,7 @@ class Feed:
         return list(dict.fromkeys(subscription.symbol for subscription in silent))
 
     def _subscribed(self, symbol: str) -> str:
-        found = self.provider.symbol_named(symbol)
+        found = ALL if symbol == ALL else self.provider.symbol_named(symbol)
         if found not in self._wanted:
             raise ConfigError(f"not subscribed to {symbol!r}; symbols are {', '.join(list(self._wanted)[:20])}")
         return found
@@ -531,6 +547,7 @@ class Feed:
         elif self._staleness.watching:
             self._lookout.look(now, self._clock.utc_ns() / 1e9)
         self._lookout.keep()
+        self._lookout.range()
         self._slowest = (0.0, "")
         if now >= self._traffic_due:
             self._traffic_due = now + _TRAFFIC
@@ -608,32 +625,44 @@ class Feed:
 
     def _still(self, subscriptions: Iterable[Subscription]) -> list[Subscription]:
         """Those still wanted: what an alert's callback has unsubscribed meanwhile is nobody's business."""
-        return [subscription for subscription in subscriptions if subscription in self._lookout]
+        return [wish for wish in subscriptions if wish in self._wanted.get(wish.symbol, ())]
 
     def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in self._still(subscriptions):
             self._wanted[subscription.symbol][subscription] = False
             # Not fresh until it delivers again, whatever other connections deliver of the symbol.
-            self.prices.forget(subscription.symbol, subscription.channel)
+            self._forget(subscription, Status.RECOVERING)
             self._lookout.stands(subscription, Status.RECOVERING)
 
     def on_forget(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in self._still(subscriptions):
             self._wanted[subscription.symbol][subscription] = False
+            self._forget(subscription, Status.RECOVERING)
+
+    def _forget(self, subscription: Subscription, status: Status) -> None:
+        """What it delivered vouches for nothing any more; the rows of a whole channel have that status from now on."""
+        if subscription.symbol != ALL:
             self.prices.forget(subscription.symbol, subscription.channel)
+            return
+        for symbol in self._lookout.rows_of(subscription.channel):
+            self.prices.forget(symbol, subscription.channel)
+            self.prices.set_status(symbol, status)
 
     def on_offset(self, seconds: float) -> None:
         self.prices.set_clock_offset(seconds)
 
     def on_judged(self, subscriptions: Iterable[Subscription], standing: Standing) -> None:
-        for subscription in self._still(subscriptions):
-            self._lookout.judge(subscription, standing)
+        for subscription in subscriptions:
+            if subscription in self._lookout:
+                self._lookout.judge(subscription, standing)
 
     def on_delivered(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in subscriptions:
             wanted = self._wanted[subscription.symbol]
             wanted[subscription] = True
             self._lookout.stands(subscription, Status.LIVE)
+            if subscription.symbol == ALL:
+                continue
             if all(wanted.values()) and self._lookout.well(subscription.symbol):
                 self.prices.set_status(subscription.symbol, Status.LIVE)
 
@@ -651,7 +680,7 @@ class Feed:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._tell()
-        for symbol in self._wanted:
+        for symbol in self.prices.symbols:
             self.prices.set_status(symbol, Status.CLOSED)
         self._ending.reach(failure)
         self._data.ring()

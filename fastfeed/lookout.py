@@ -16,7 +16,7 @@ from fastfeed.connection import Connection
 from fastfeed.records import Status
 from fastfeed.signals import Heard, Silent
 from fastfeed.staleness import PATIENCE, Span, Staleness, Standing
-from fastfeed.subscriptions import Stage, Subscription
+from fastfeed.subscriptions import ALL, Stage, Subscription
 
 
 class Lookout:
@@ -27,6 +27,8 @@ class Lookout:
         self._options = options
         self._hours = hours
         self._home: dict[Subscription, Connection] = {}
+        self._whole: dict[str, Connection] = {}  # by channel: where all its symbols come from
+        self._ranged = 0  # rows that have been told what they need, for the sake of whole channels
         self._channels: Counter[str] = Counter()
         self._wishes: dict[str, list[Subscription]] = {}  # by symbol
         self._standing: dict[str, dict[Subscription, Status]] = {}  # by symbol: of what is not LIVE
@@ -35,7 +37,7 @@ class Lookout:
         self.market_open = True
 
     def __contains__(self, subscription: Subscription) -> bool:
-        return subscription in self._home
+        return subscription in self._home or subscription.channel in self._whole
 
     def carry(self, subscriptions: Iterable[Subscription], connection: Connection) -> None:
         """From now on `connection` is where these come from."""
@@ -43,17 +45,25 @@ class Lookout:
             self._home[subscription] = connection
             self._channels[subscription.channel] += 1
             self._wishes.setdefault(subscription.symbol, []).append(subscription)
+            if subscription.symbol == ALL:
+                self._whole[subscription.channel] = connection
+                self._ranged = 0
 
     def drop(self, subscription: Subscription) -> None:
         """Nobody wants it any more."""
         self.stands(subscription, Status.LIVE)
         self._resting.discard(subscription)
         del self._home[subscription]
+        if subscription.symbol == ALL:
+            del self._whole[subscription.channel]
+            self._ranged = 0
         self._channels -= Counter([subscription.channel])  # which leaves no zeros
         self._wishes[subscription.symbol].remove(subscription)
 
     def stands(self, subscription: Subscription, status: Status) -> None:
         """What one subscription is worth; a row has the worst of its subscriptions' standings."""
+        if subscription.symbol == ALL:
+            return  # its rows stand for themselves
         symbol = subscription.symbol
         marks = self._standing.setdefault(symbol, {})
         if status is Status.LIVE:
@@ -72,14 +82,29 @@ class Lookout:
     def judge(self, subscription: Subscription, standing: Standing) -> None:
         """The session's judgement. LIVE again is the whole row if nothing else of it stands worse."""
         self.stands(subscription, Status[standing.name])
-        if self.well(subscription.symbol):
+        if subscription.symbol != ALL and self.well(subscription.symbol):
             self._prices.set_status(subscription.symbol, Status.LIVE)
 
     def keep(self) -> None:
         """Hold the standings against what other channels deliver, which makes their rows LIVE."""
         for symbol, marks in self._standing.items():
-            if len(self._wishes[symbol]) > 1:
+            if len(self._wishes.get(symbol, ())) + len(self._whole) > 1:
                 self._prices.set_status(symbol, max(marks.values()))
+
+    def range(self) -> None:
+        """Rows that come up as parts of whole channels are fresh only if all that is wanted of them is."""
+        symbols = self._prices.symbols
+        if self._whole and self._ranged < len(symbols):
+            for row in range(self._ranged, len(symbols)):
+                wished = {wish.channel for wish in self._wishes.get(symbols[row], ())}
+                self._prices.require(symbols[row], wished | set(self._whole))
+            self._ranged = len(symbols)
+
+    def rows_of(self, channel: str) -> list[str]:
+        """The symbols that came up as parts of the whole channel."""
+        symbols = self._prices.symbols
+        rows = np.flatnonzero(self._prices.arrived(channel)).tolist()
+        return [symbols[row] for row in rows if Subscription(symbols[row], channel) not in self._home]
 
     def look(self, now: float, utc: float) -> None:
         """Tell the sessions who has fallen silent and who is heard again, at `now` (monotonic) and `utc` seconds."""
@@ -135,23 +160,36 @@ class Lookout:
             if not unusual:
                 continue
             live = [record.subscription for record in connection.session.book.at(Stage.LIVE)]
-            others = {key: self._row(key) for key in live if key.channel == channel}
+            others = {key: self._row(key) for key in live if key.channel == channel and key.symbol != ALL}
+            if self._whole.get(channel) is connection:
+                others |= {key: self._row(key) for key in self._wished(channel, np.flatnonzero(arrived).tolist())}
             shortest = min(self._options.limit(gaps[self._row(key)]) for key in unusual)
             mute = bool(others) and now - max(arrived[row] for row in others.values()) > shortest
             if mute:  # whoever should be heard before a trial ends stands it together
                 soon = [key for key, row in others.items() if self._options.limit(gaps[row]) <= PATIENCE]
                 unusual = list(dict.fromkeys([*unusual, *soon]))
-            connection.handle(Silent(tuple(unusual), mute=mute))
+            heard = 0
+            if self._whole.get(channel) is connection:
+                limit = self._options.limit(float("nan"))
+                heard = int(np.count_nonzero((arrived > 0) & (now - arrived <= limit)))
+            connection.handle(Silent(tuple(unusual), mute=mute, heard=heard))
 
     def _wished(self, channel: str, rows: Iterable[int]) -> list[Subscription]:
         symbols = self._prices.symbols
-        return [key for row in rows for key in self._wishes.get(symbols[row], ()) if key.channel == channel]
+        found = []
+        for row in rows:
+            wishes = [key for key in self._wishes.get(symbols[row], ()) if key.channel == channel]
+            if not wishes and channel in self._whole:
+                wishes = [Subscription(symbols[row], channel)]
+            found += wishes
+        return found
 
     def _by_home(self, subscriptions: Iterable[Subscription]) -> dict[Connection, list[Subscription]]:
         homes: dict[Connection, list[Subscription]] = {}
         for subscription in subscriptions:
-            if subscription in self._home:
-                homes.setdefault(self._home[subscription], []).append(subscription)
+            home = self._home.get(subscription) or self._whole.get(subscription.channel)
+            if home is not None:
+                homes.setdefault(home, []).append(subscription)
         return homes
 
     def _row(self, subscription: Subscription) -> int:

@@ -228,9 +228,9 @@ class Session:
                         self._restored_at = now
                     self._owed.difference_update(subscriptions)
                     self._heard(subscriptions)
-            case Silent(subscriptions, mute, usual):
+            case Silent(subscriptions, mute, usual, heard):
                 if self.state is State.OPEN:
-                    self._silent(subscriptions, mute, usual, now)
+                    self._silent(subscriptions, mute, usual, heard, now)
             case Heard(subscriptions):
                 if self.state is State.OPEN:
                     self._heard(subscriptions)
@@ -346,21 +346,24 @@ class Session:
             owed = tuple(subscription for subscription in missing if subscription in self._owed)
             self._owed.clear()
             if owed:
-                self._fell(owed, now, Cause.NOTHING_CAME, not self._delivered)
+                self._fell(owed, now, Cause.NOTHING_CAME, mute=not self._delivered)
 
     # Silence --------------------------------------------------------------------------------------------------------
 
     def _carried(self, fallen: Iterable[Subscription] = ()) -> Counter[str]:
         """How many subscriptions of each channel should be heard on this connection, the `fallen` among them."""
         silent = {*fallen, *self.watch.silent}
-        return Counter(
+        carried = Counter(
             record.subscription.channel
             for record in self.book
-            if record.subscription in silent
-            or (record.stage is Stage.LIVE and record.subscription not in self.watch.quiet)
+            if record.subscription not in silent
+            and record.stage is Stage.LIVE
+            and record.subscription not in self.watch.quiet
         )
+        carried.update(key.channel for key in silent)
+        return carried
 
-    def _silent(self, subscriptions: tuple[Subscription, ...], mute: bool, usual: bool, now: float) -> None:
+    def _silent(self, subscriptions: tuple[Subscription, ...], mute: bool, usual: bool, heard: int, now: float) -> None:
         known = tuple(subscription for subscription in subscriptions if subscription in self.book)
         if not known:
             return
@@ -369,10 +372,15 @@ class Session:
             self.watch.rests(known)
             self._actions.append(Judge(known, Standing.QUIET))
         else:
-            self._fell(known, now, Cause.MANY_SILENT, mute)
+            self._fell(known, now, Cause.MANY_SILENT, mute=mute, heard=heard)
 
-    def _fell(self, subscriptions: tuple[Subscription, ...], now: float, cause: Cause, mute: bool) -> None:
-        self._make(self.watch.fell(subscriptions, self._carried(subscriptions), now, cause, mute), now)
+    def _fell(
+        self, subscriptions: tuple[Subscription, ...], now: float, cause: Cause, *, mute: bool, heard: int = 0
+    ) -> None:
+        carried = self._carried(subscriptions)
+        if heard:
+            carried.update(dict.fromkeys({key.channel for key in subscriptions}, heard))
+        self._make(self.watch.fell(subscriptions, carried, now, cause, mute), now)
 
     def _heard(self, subscriptions: tuple[Subscription, ...]) -> None:
         back = tuple(key for key in subscriptions if key in self.watch.silent or key in self.watch.quiet)
@@ -407,7 +415,7 @@ class Session:
                 case Step.PROBE:
                     self._probed_at = math.inf
                 case Step.RESUBSCRIBE | Step.RESUBSCRIBE_ALL:
-                    asked = self.book.again(move.subscriptions)
+                    asked = self.book.again(move.subscriptions, whole=move.step is Step.RESUBSCRIBE_ALL)
                     if asked:
                         self._actions.append(Forget(tuple(asked)))
                 case Step.REDIAL:

@@ -103,12 +103,14 @@ class Unsubscribe:
 class Silent:
     """These delivered on this connection and have fallen silent; `mute`: nothing else of their channel speaks either.
 
-    `usual`: that is nothing new (a rare symbol, a closed market).
+    `usual`: that is nothing new (a rare symbol, a closed market). `heard`: how many symbols of the channel still speak
+    that nobody asked for by name, but as part of the whole channel.
     """
 
     subscriptions: tuple[Subscription, ...]
     mute: bool = False
     usual: bool = False
+    heard: int = 0
 
 
 @dataclass(frozen=True)

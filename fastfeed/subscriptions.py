@@ -15,13 +15,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+ALL = "*"  # the symbol that stands for every symbol of a channel
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class Subscription:
     """One wish: a `channel` of a `symbol`, with the provider's parameters.
 
-    `Subscription("BTCUSDT", "depth", levels=5)` may stand wherever a feed takes a symbol. Hashable; two with the same
-    parameters in any order are equal.
+    `Subscription("BTCUSDT", "depth", levels=5)` may stand wherever a feed takes a symbol; the symbol "*" stands for the
+    whole channel, where the provider has such a stream. Hashable; two with the same parameters in any order are equal.
     """
 
     symbol: str
@@ -137,6 +139,7 @@ class Book:
         self._acks = acks
         self._group = group
         self._records: dict[Subscription, Record] = {}  # in order of importance
+        self._whole: dict[str, Record] = {}  # by channel: the record of all its symbols
         self._unwanted: dict[str, Record] = {}  # by topic: on the wire, but no longer wanted
         self._requests: dict[int, Request] = {}  # unanswered, oldest first
         self._last_id = 0
@@ -151,7 +154,12 @@ class Book:
         return iter(self._records.values())
 
     def __contains__(self, subscription: Subscription) -> bool:
-        return subscription in self._records
+        """Wanted by itself, or as a part of a whole channel."""
+        return subscription in self._records or subscription.channel in self._whole
+
+    def record_of(self, subscription: Subscription) -> Record | None:
+        """The record that brings it: its own, or that of its whole channel."""
+        return self._records.get(subscription) or self._whole.get(subscription.channel)
 
     def at(self, *stages: Stage) -> list[Record]:
         """The records at any of `stages`."""
@@ -181,22 +189,28 @@ class Book:
             self._records[subscription] = kept or Record(subscription, topic)
         elif known.stage is Stage.REJECTED:
             self._records[subscription] = Record(subscription, topic)
+        if subscription.symbol == ALL:
+            self._whole[subscription.channel] = self._records[subscription]
 
     def drop(self, subscription: Subscription) -> None:
         """Take a wish back."""
         record = self._records.pop(subscription, None)
+        if record is not None and self._whole.get(subscription.channel) is record:
+            del self._whole[subscription.channel]
         if record is not None and record.stage not in (Stage.WANTED, Stage.REJECTED):
             self._unwanted[record.topic] = record
 
-    def again(self, subscriptions: Iterable[Subscription]) -> list[Subscription]:
-        """Ask for these anew, taking them back first: the server may think it serves them. Returns those asked."""
+    def again(self, subscriptions: Iterable[Subscription], *, whole: bool) -> list[Subscription]:
+        """Ask for these anew, taking them back first: the server may think it serves them. Returns those asked.
+
+        `whole`: for a part of a whole channel the channel is asked for; else nothing is, as the others speak.
+        """
         asked = []
-        for subscription in subscriptions:
-            record = self._records.get(subscription)
+        for record in dict.fromkeys(map(self.record_of if whole else self._records.get, subscriptions)):
             if record is not None and record.stage in (Stage.ACKED, Stage.LIVE):
-                self._unwanted[record.topic] = Record(subscription, record.topic, Stage.ACKED)
+                self._unwanted[record.topic] = Record(record.subscription, record.topic, Stage.ACKED)
                 record.stage = Stage.WANTED
-                asked.append(subscription)
+                asked.append(record.subscription)
         return asked
 
     def lost(self) -> list[Record]:

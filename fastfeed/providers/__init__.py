@@ -18,7 +18,7 @@ from fastfeed.errors import ConfigError
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
 from fastfeed.staleness import Span
-from fastfeed.subscriptions import Limits, Subscription
+from fastfeed.subscriptions import ALL, Limits, Subscription
 
 if TYPE_CHECKING:
     from fastfeed.schema import Schema
@@ -38,13 +38,14 @@ class Channel:
     """One kind of stream a provider offers. Its name is that of the schema's messages (`Message(channel=)`).
 
     `topic` is the provider's name for the stream, a format string over `symbol`, `lower` (the symbol in lower case) and
-    the parameters. `params` maps each parameter to its accepted values and the text each stands for in the topic; the
-    first value is the default.
+    the parameters; `all` that of the stream of every symbol, where there is one. `params` maps each parameter to its
+    accepted values and the text each stands for in the topic; the first value is the default.
     """
 
     topic: str
     path: str  # of the connection that carries it
     params: Mapping[str, Mapping[object, str]] = field(default_factory=dict)
+    all: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,12 @@ class Provider:
         Raises:
             ConfigError: for a symbol, channel, parameter or value this provider does not have.
         """
-        symbol, name = self.symbol_named(wish.symbol), self.channel_named(wish.channel)
+        name = self.channel_named(wish.channel)
+        if wish.symbol == ALL and self.channels[name].all is None:
+            with_all = [channel for channel, offer in self.channels.items() if offer.all is not None]
+            has = f"channels that have: {_listed(with_all)}" if with_all else "no channel has"
+            raise ConfigError(f"{self.name} channel {name!r} has no stream of all symbols ({has}): name the symbols")
+        symbol = ALL if wish.symbol == ALL else self.symbol_named(wish.symbol)
         known = self.channels[name].params
         params: dict[str, object] = {}
         for parameter, value in wish.params:
@@ -115,7 +121,8 @@ class Provider:
         words = {
             parameter: values[chosen.get(parameter, next(iter(values)))] for parameter, values in channel.params.items()
         }
-        return channel.topic.format(symbol=subscription.symbol, lower=subscription.symbol.lower(), **words)
+        topic = channel.topic if subscription.symbol != ALL or channel.all is None else channel.all
+        return topic.format(symbol=subscription.symbol, lower=subscription.symbol.lower(), **words)
 
 
 def provider(name: str | Provider) -> Provider:

@@ -222,10 +222,16 @@ def _futures_channels(public: str, market: str) -> dict[str, Channel]:
     and have been seen on the public path only.
     """
     return {
-        "quote": Channel(topic="{lower}@bookTicker", path=public),
+        # That of all symbols comes every five seconds, those of one as they change.
+        "quote": Channel(topic="{lower}@bookTicker", path=public, all="!bookTicker"),
         "trade": Channel(topic="{lower}@aggTrade", path=market),
         "raw_trade": Channel(topic="{lower}@trade", path=public),
-        "mark": Channel(topic="{lower}@markPrice{speed}", path=market, params={"speed": {"1s": "@1s", "3s": ""}}),
+        "mark": Channel(
+            topic="{lower}@markPrice{speed}",
+            path=market,
+            params={"speed": {"1s": "@1s", "3s": ""}},
+            all="!markPrice@arr{speed}",
+        ),
         "depth": Channel(
             topic="{lower}@depth{speed}",
             path=public,
