@@ -25,13 +25,14 @@ from typing import Any
 
 from fastfeed import events
 from fastfeed.backoff import Backoff, retry_after
+from fastfeed.dialect import Beat, Denial, Dialect, Greeting, PingAsked, PongSaid, Reply, Welcome
 from fastfeed.door import Door
 from fastfeed.endpoint import DIAL_TIMEOUT
 from fastfeed.errors import AuthError, ConnectError, HandshakeError
 from fastfeed.failures import AT_ONCE, BUDGETS, Failure, classify_close, classify_error
-from fastfeed.heartbeat import Heartbeat
+from fastfeed.heartbeat import Beats, Heartbeat
 from fastfeed.providers import Provider, provider
-from fastfeed.session import ACK_TIMEOUT, RESTORE_GRACE, Session, State
+from fastfeed.session import ACK_TIMEOUT, LOGIN_TIMEOUT, RENEW_TIMEOUT, RESTORE_GRACE, Session, State
 from fastfeed.signals import (
     Close,
     Closed,
@@ -44,11 +45,16 @@ from fastfeed.signals import (
     Heard,
     Input,
     Judge,
+    Login,
     Lost,
     Opened,
     Pong,
+    Renew,
+    Renewed,
     Send,
+    SendAppPing,
     SendPing,
+    SetOffset,
     Silent,
     Start,
     Stop,
@@ -90,6 +96,14 @@ NONSENSE = (
     b'{"data":{"e":["serverShutdown"]}}',
 )
 QUOTA_WINDOW = 300.0  # seconds
+# Words that Binance lacks, so that every kind of reply is met: a greeting, a login, lapsing keys, heartbeats.
+SAID: dict[bytes, tuple[Reply, ...]] = {
+    b'{"say":"hello"}': (Greeting(),),
+    b'{"say":"welcome"}': (Welcome(),),
+    b'{"say":"expired"}': (Denial(Failure.AUTH, "the key has expired"),),
+    b'{"say":"beat"}': (Beat(),),
+    b'{"say":"ping"}': (PingAsked('{"method":"PONG"}'),),
+}
 METERED_EVERY = 5.0  # seconds
 STORY_KEPT = 400  # inputs a failure looks back on
 STORY_SHOWN = 40  # of them, without the beating of the clock and the heart
@@ -138,6 +152,18 @@ class Told:
         )
 
 
+def words(dialect: Dialect, *, greets: bool) -> Dialect:
+    """The provider's dialect with the words it lacks."""
+
+    def read(payload: bytes) -> tuple[Reply, ...]:
+        if payload.startswith(b'{"pong":'):
+            said = json.loads(payload)
+            return (PongSaid(said["pong"], said["time"]),)
+        return SAID.get(payload) or dialect.read(payload)
+
+    return replace(dialect, read=read, greets=greets)
+
+
 class Line:
     """One connection: its session, the hands that carry out what it says, and the other end of the wire.
 
@@ -152,13 +178,16 @@ class Line:
         self.session = Session(
             name,
             HOST,
-            dialect=world.provider.dialect,
+            dialect=words(world.provider.dialect, greets=feed.greets),
             limits=world.provider.limits,
             backoff=feed.backoff,
             heartbeat=feed.heartbeat,
             random=random.Random(f"{world.seed}/{name}/{number}").random,
             pongs_promised=feed.pongs_promised,
             door=feed.door,
+            beats=feed.beats,
+            logs_in=feed.logs_in,
+            renewable=feed.renewable,
         )
         self.due: float | None = None  # when the timer goes off
         self.epoch = 0
@@ -178,6 +207,8 @@ class Line:
         self.pongs = True
         self.muted = 0.0  # the share of symbols that is silent
         self.slow = 0.0  # seconds more, each way
+        self.welcomes = True  # greets and accepts logins
+        self.renews: bool | None = True  # fresh keys are to be had; None: the answer never comes
         # What must hold.
         self.hurried = 0  # deadlines in a row that had already passed
         self.delivered = False  # anything, on this connection
@@ -194,6 +225,8 @@ class Line:
         self.reopened = 0  # while something was lost
         self.gave_up = False
         self.stopped = False
+        self.logged_in = False
+        self.renewals = 0  # since the last stable connection
 
     # Hands -----------------------------------------------------------------------------------------------------------
 
@@ -227,6 +260,27 @@ class Line:
             elif kind is Dial:
                 world.trace.update(b"%r D\n" % now)
                 self.dial()
+            elif kind is SendAppPing:
+                world.trace.update(b"%r A %d\n" % (now, action.number))
+                self.pace()
+                if self.reachable() and self.pongs:
+                    said = json.dumps({"pong": action.number, "time": EPOCH + now}).encode()
+                    self.answer(Control(said, EPOCH + now + 0.1))
+            elif kind is Login:
+                world.trace.update(b"%r I\n" % now)
+                self.pace()
+                if not world.feed.logs_in:
+                    world.broken(f"{self.name}: logs in where nobody asks for it")
+                if self.reachable() and self.welcomes:
+                    self.answer(Control(b'{"say":"welcome"}'))
+            elif kind is Renew:
+                world.trace.update(b"%r R\n" % now)
+                self.renew()
+            elif kind is SetOffset:
+                world.trace.update(b"%r O\n" % now)
+                world.told.hits["clock offset"] += 1
+                if abs(action.seconds) > 5.0:
+                    world.broken(f"{self.name}: takes the clocks to be {action.seconds} s apart")
             elif kind is Close:
                 world.trace.update(f"{now!r} C {action}\n".encode())
                 self.forget()
@@ -255,7 +309,12 @@ class Line:
         self.due = session.deadline()
         state = session.state
         if state is State.WAITING:
-            longest = max(world.feed.backoff.cap, self.not_before - now, world.feed.door.open_at(now, session) - now)
+            longest = max(
+                RENEW_TIMEOUT,
+                world.feed.backoff.cap,
+                self.not_before - now,
+                world.feed.door.open_at(now, session) - now,
+            )
             if self.due is None or self.due - now > longest + 1e-6:
                 world.broken(f"{self.name}: waits without end, until {self.due}")
         elif state is State.OPEN:
@@ -285,6 +344,17 @@ class Line:
             self.world.broken(f"{self.name}: dials after the end")
         self.world.count_dial()
         self.door(self)
+
+    def renew(self) -> None:
+        """Fresh keys are asked for: once between two stable connections."""
+        world = self.world
+        world.told.hits["renewals"] += 1
+        self.renewals += 1
+        if not world.feed.renewable or self.renewals > 1:
+            world.broken(f"{self.name}: asks for fresh keys {self.renewals} times")
+        if self.renews is not None:
+            error = None if self.renews else ConnectError(HOST, "no fresh keys")
+            world.later(0.1 + world.dice.random(), self.tell, Renewed(error))
 
     def forget_data(self, subscriptions: Iterable[Subscription]) -> None:
         """What these delivered so far vouches for nothing."""
@@ -319,13 +389,26 @@ class Line:
             self.delivered = False
             self.sent.clear()
             self.asked_at = self.heard_at = 0.0
+            self.logged_in = False
             self.tell(event)
+            if self.world.feed.greets and self.welcomes:
+                self.answer(Control(b'{"say":"hello"}'))
+            if self.world.feed.beats.expected is not None:
+                self.world.later(self.world.feed.beats.expected / 2, self.beat, self.epoch)
             if self.evicts is not None and self.connected:
                 self.evicts(self)
             return
         if isinstance(event, Closed | DialFailed):
             self.forget()
         self.tell(event)
+
+    def beat(self, epoch: int) -> None:
+        """The server's own heartbeat, and now and then a ping of its own."""
+        expected = self.world.feed.beats.expected
+        if epoch == self.epoch and self.reachable() and expected is not None:
+            if self.pongs:
+                self.answer(Control(b'{"say":"beat"}' if self.world.dice.random() < 0.9 else b'{"say":"ping"}'))
+            self.world.later(expected / 2, self.beat, epoch)
 
     def latency(self) -> float:
         return self.world.dice.random() * 0.05 + 0.001 + self.slow
@@ -352,6 +435,8 @@ class Line:
             return
         world = self.world
         request = json.loads(text)
+        if request["method"] == "PONG":
+            return
         topics, number = request["params"], request["id"]
         subscribes = request["method"] == "SUBSCRIBE"
         if not topics:
@@ -486,7 +571,7 @@ class Line:
         elif events.Disconnected in by_kind:
             world.broken(f"{self.name}: told a loss that was none")
         if failed and before in (State.OPEN, State.DIALING):
-            self.judge_failure(event, before, by_kind)
+            self.judge_failure(event, before, actions, by_kind)
         restored = by_kind.get(events.Restored)
         if isinstance(restored, events.Restored):
             silent = {r.subscription for r in session.book if r.stage not in (Stage.LIVE, Stage.REJECTED)}
@@ -510,7 +595,13 @@ class Line:
         if after is State.STOPPED and not self.stopped:
             world.broken(f"{self.name}: stopped by itself")
 
-    def judge_failure(self, event: Input, before: State, by_kind: dict[type[events.Event], events.Event]) -> None:
+    def judge_failure(
+        self,
+        event: Input,
+        before: State,
+        actions: Sequence[object],
+        by_kind: dict[type[events.Event], events.Event],
+    ) -> None:
         """A dial or a connection has failed: which class, is the budget kept, is the wait long enough."""
         world, session, now = self.world, self.session, self.world.now
         backoff = world.feed.backoff
@@ -523,6 +614,8 @@ class Line:
                 failure = Failure.RATE_LIMITED  # a polite close right after a rate limit
         elif isinstance(event, Control) and b"serverShutdown" in event.payload:
             failure = Failure.RESTART
+        elif isinstance(event, Control) and b"expired" in event.payload:
+            failure = Failure.AUTH
         else:
             gone = by_kind[events.Disconnected]
             assert isinstance(gone, events.Disconnected)
@@ -536,6 +629,11 @@ class Line:
         stable = stable and now >= (self.opened_at or 0.0) + backoff.stable_after
         if stable:
             self.spent.clear()
+            self.renewals = 0
+        if failure is Failure.AUTH and any(isinstance(action, Renew) for action in actions):
+            self.opened_at = self.first_data_at = None
+            self.not_before = now
+            return
         self.opened_at = self.first_data_at = None
         earlier = self.spent.total()
         budget = BUDGETS[failure] if backoff.max_retries is None or failure is Failure.AUTH else backoff.max_retries
@@ -578,6 +676,10 @@ class Feed:
     backoff: Backoff
     heartbeat: Heartbeat
     pongs_promised: bool
+    beats: Beats
+    greets: bool
+    logs_in: bool
+    renewable: bool
     door: Door
     dialled: deque[float] = field(default_factory=deque)
     lines: list[Line] = field(default_factory=list)
@@ -689,6 +791,19 @@ class World:
             backoff=chosen,
             heartbeat=Heartbeat(interval=interval, timeout=timeout),
             pongs_promised=dice.random() < 0.95,
+            beats=dice.choice(
+                (
+                    Beats(),
+                    Beats(),
+                    Beats(interval=20.0, timeout=10.0),
+                    Beats(interval=5.0),
+                    Beats(expected=15.0),
+                    Beats(interval=3.0, timeout=5.0, expected=60.0),
+                )
+            ),
+            greets=dice.random() < 0.3,
+            logs_in=dice.random() < 0.3,
+            renewable=dice.random() < 0.5,
             door=Door(self.provider.limits.dials_per_five_minutes),
         )
 
@@ -793,7 +908,8 @@ class World:
         kinds = (
             (self.cut, 3), (self.close, 4), (self.half_open, 3), (self.shut_door, 5), (self.refuse_http, 5),
             (self.evict, 4), (self.withhold, 3), (self.lose_pongs, 2), (self.mute, 3), (self.announce, 2),
-            (self.babble, 3), (self.block, 2), (self.delay, 1), (self.refuse_requests, 2),
+            (self.babble, 3), (self.block, 2), (self.delay, 1), (self.refuse_requests, 2), (self.ignore_logins, 1),
+            (self.expire, 1),
         )  # fmt: skip
         (kind,) = dice.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])
         self.told.hits[f"fault: {kind.__name__}"] += 1
@@ -802,7 +918,10 @@ class World:
 
     def lasting(self, lines: Sequence[Line], **how: Any) -> None:
         """Set attributes of the lines' other end, and set them back after a while."""
-        usual = {"door": Line.accept, "evicts": None, "acks": "given", "pongs": True, "muted": 0.0, "slow": 0.0}
+        usual = {
+            "door": Line.accept, "evicts": None, "acks": "given", "pongs": True, "muted": 0.0, "slow": 0.0,
+            "welcomes": True, "renews": True,
+        }  # fmt: skip
         dice = self.dice
         seconds = dice.expovariate(1 / dice.choice((5.0, 20.0, 20.0, 60.0)))
         if how.keys() & {"door", "evicts"} and dice.random() < 0.05:  # long enough to spend budgets
@@ -917,6 +1036,17 @@ class World:
     def lose_pongs(self, lines: Sequence[Line]) -> None:
         self.lasting(lines, pongs=False)
 
+    def ignore_logins(self, lines: Sequence[Line]) -> None:
+        self.lasting(lines, welcomes=False)
+        self.cut(lines)
+
+    def expire(self, lines: Sequence[Line]) -> None:
+        """The keys are no longer good; fresh ones are mostly to be had."""
+        self.lasting(lines, renews=self.dice.choice((True, True, True, False, None)))
+        for line in lines:
+            if line.connected:
+                line.answer(Control(b'{"say":"expired"}'))
+
     def mute(self, lines: Sequence[Line]) -> None:
         self.lasting(lines, muted=self.dice.choice((0.01, 0.3, 0.9, 1.0)))
         if self.dice.random() < 0.4:
@@ -996,7 +1126,7 @@ class World:
         waits = [line.due - self.now for line in self.feed.lines if line.session.state is State.WAITING and line.due]
         found = (beat.interval or 0.0) + (beat.timeout or 0.0)
         patience = max([0.0, *waits]) + found + backoff.cap + self.overdue_dials() + DIAL_TIMEOUT
-        patience += 4 * ACK_TIMEOUT + RESTORE_GRACE + 30.0
+        patience += 4 * ACK_TIMEOUT + RESTORE_GRACE + LOGIN_TIMEOUT + RENEW_TIMEOUT + 30.0
         end = self.now + patience
         while True:
             self.live_until(self.now + 2.0)
