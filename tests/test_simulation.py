@@ -34,6 +34,7 @@ TRANSITIONS = {
     "OPEN -> FAILED",
     "OPEN -> STOPPED",
     "WAITING -> DIALING",
+    "WAITING -> FAILED",
     "WAITING -> STOPPED",
 }
 TOLD = {
@@ -82,6 +83,8 @@ def test_a_thousand_worlds_keep_every_promise_and_meet_everything_there_is() -> 
     assert set(told.hits) >= TOLD
     for judged in ("live", "quiet", "suspect", "stale"):
         assert told.hits[f"judged {judged}"], judged
+    assert told.hits["renewals"]
+    assert told.hits["clock offset"]
     for shape in ("flat", "nested"):
         assert told.hits[f"refusal, {shape}"], shape
 
@@ -105,8 +108,8 @@ real_handle = Session.handle
 real_lost = Book.lost
 
 
-def ack_as_data(book: Book, request_id: int) -> bool:
-    answered = real_acked(book, request_id)
+def ack_as_data(book: Book, request_id: int | None, topics: tuple[str, ...]) -> bool:
+    answered = real_acked(book, request_id, topics)
     for record in book.at(Stage.ACKED):
         record.stage = Stage.LIVE
     return answered
@@ -139,6 +142,13 @@ BREAKS: dict[str, tuple[object, str, Any, str]] = {
     "half-open is not noticed": (Pulse, "dead_at", property(nothing), "half-open since"),
     "no pace": (Pace, "ready_at", lambda *_: float("-inf"), "messages within|dials of one feed"),
     "a wait without end": (Session, "deadline", nothing, "waits until None|waits without end"),
+    "a login is waited for without end": (fastfeed.session, "LOGIN_TIMEOUT", 1e9, "not back"),
+    "keys are renewed again and again": (
+        Session,
+        "_renewed",
+        property(lambda _: False, nothing),
+        "asks for fresh keys 2 times",
+    ),
     "nobody is heard again": (Watch, "heard", nothing, "not back"),
     "what is missing is not named": (Book, "silent", property(lambda _: []), "told 0 missing"),
 }
