@@ -106,6 +106,7 @@ def test_the_same_seed_tells_the_same_story_in_every_process() -> None:
 real_acked = Book.acked
 real_handle = Session.handle
 real_lost = Book.lost
+real_renew = Session._renew
 
 
 def ack_as_data(book: Book, request_id: int | None, topics: tuple[str, ...]) -> bool:
@@ -119,6 +120,11 @@ def forget_the_wait(session: Session, event: Any, now: float) -> Any:
     if isinstance(event, DialFailed):
         event = DialFailed(event.error, failure=event.failure)
     return real_handle(session, event, now)
+
+
+def renew_for_ever(session: Session, error: Any, now: float) -> None:
+    real_renew(session, error, now)
+    session._renewed = False
 
 
 def keep_what_is_lost(book: Book) -> list[Any]:
@@ -143,12 +149,7 @@ BREAKS: dict[str, tuple[object, str, Any, str]] = {
     "no pace": (Pace, "ready_at", lambda *_: float("-inf"), "messages within|dials of one feed"),
     "a wait without end": (Session, "deadline", nothing, "waits until None|waits without end"),
     "a login is waited for without end": (fastfeed.session, "LOGIN_TIMEOUT", 1e9, "not back"),
-    "keys are renewed again and again": (
-        Session,
-        "_renewed",
-        property(lambda _: False, nothing),
-        "asks for fresh keys 2 times",
-    ),
+    "keys are renewed again and again": (Session, "_renew", renew_for_ever, "asks for fresh keys 2 times"),
     "nobody is heard again": (Watch, "heard", nothing, "not back"),
     "what is missing is not named": (Book, "silent", property(lambda _: []), "told 0 missing"),
 }
