@@ -34,7 +34,8 @@ class Backoff:
     `stable_after` **and** delivered data: a server that accepts and drops is never redialled in a tight loop.
     `max_retries` is the number of redials allowed in a row whatever the failure; None leaves each class of failure its
     own budget (`fastfeed.failures.BUDGETS`); `math.inf` never ends, which takes `retries_for_ever=True`. More than
-    `storm` reconnects of one connection within `storm_window` seconds raise an alert.
+    `storm` reconnects of one connection within `storm_window` seconds raise an alert. A `ladder` names the waits one by
+    one, the last for all that follow, in place of `base` and `cap`; jitter is spread over them likewise.
 
     Raises:
         ConfigError: for a combination that cannot work.
@@ -48,12 +49,20 @@ class Backoff:
     storm: int = 10
     storm_window: float = 300.0
     retries_for_ever: bool = False
+    ladder: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not (_is_number(self.base) and self.base > 0):
             raise ConfigError(f"Backoff(base={self.base!r}): must be a number of seconds above 0")
         if not (_is_number(self.cap) and self.cap >= self.base):
             raise ConfigError(f"Backoff(cap={self.cap!r}): must be a number of seconds, at least base={self.base!r}")
+        steps = self.ladder
+        if steps is not None and not (
+            isinstance(steps, tuple) and steps and all(_is_number(step) and step > 0 for step in steps)
+        ):
+            raise ConfigError(f"Backoff(ladder={steps!r}): must be a tuple of numbers of seconds above 0, or None")
+        if steps is not None:  # so that `cap` is the longest wait either way
+            object.__setattr__(self, "cap", max(steps))
         if not (isinstance(self.jitter, Jitter) or (_is_number(self.jitter) and 0 <= self.jitter <= 1)):
             raise ConfigError(f"Backoff(jitter={self.jitter!r}): must be between 0 and 1, or a Jitter")
         if self.max_retries == math.inf:
@@ -70,7 +79,10 @@ class Backoff:
 
     def delay(self, failures: int, random: float) -> float:
         """Seconds to wait after `failures` earlier failures in a row; `random` is uniform in [0, 1)."""
-        wait = min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
+        if self.ladder is not None:
+            wait = self.ladder[min(failures, len(self.ladder) - 1)]
+        else:
+            wait = min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
         if self.jitter is Jitter.FULL:
             return wait * random
         if self.jitter is Jitter.EQUAL:

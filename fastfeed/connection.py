@@ -169,7 +169,7 @@ class Connection:
 
     def _send(self, text: str | bytes) -> None:
         if self._wire is not None:
-            self._wire.send(text)
+            self._wire.send(self._endpoint.credentials.stamped(text))
 
     def find_live(self) -> None:
         """Tell the session which silent subscriptions have delivered since the connection opened."""

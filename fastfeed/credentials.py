@@ -44,13 +44,15 @@ class Auth:
     """How a provider wants to be shown who we are.
 
     `env` maps each credential to the environment variable it is read from. `headers` and `query` of the handshake are
-    templates over the credentials ("Bearer {token}"); `login` makes the messages that log in once connected.
+    templates over the credentials ("Bearer {token}"); `login` makes the messages that log in once connected. Where
+    every request carries the key, the dialect writes one of `stamps` in its place: text -> template.
     """
 
     env: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     login: Callable[[Mapping[str, str]], tuple[str | bytes, ...]] | None = None
+    stamps: Mapping[str, str] = field(default_factory=dict)
     token: Token | None = None
     optional: bool = False  # without a key less is served, but something is
 
@@ -139,6 +141,13 @@ class Credentials:
         if not self.logs_in or self._auth is None or self._auth.login is None:
             return ()
         return self._auth.login(MappingProxyType(self._known))
+
+    def stamped(self, text: str | bytes) -> str | bytes:
+        """A message of ours with the credentials in their places."""
+        if self._auth is not None and self._auth.stamps and self._present and isinstance(text, str):
+            for stamp, value in zip(self._auth.stamps, self._filled(self._auth.stamps).values(), strict=True):
+                text = text.replace(stamp, value)
+        return text
 
     def spoil(self) -> None:
         """The present ones were refused: `refresh` gets others."""

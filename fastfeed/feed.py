@@ -13,6 +13,7 @@ import math
 import random
 import ssl as tls
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -63,6 +64,7 @@ class Feed:
         api_key, credentials: secrets, if the provider wants any; else its environment variables are read. `credentials`
             may be a function that returns them (awaited if it is async), called again when they are refused.
         ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
+        backoff: how long to wait before a redial; None: as the provider asks for, else `Backoff()`.
         staleness: which silence is too long, and when alerts are mute.
         on_alert: called on the loop with a dict of `severity`, `cause`, `feed`, `since` (UTC epoch seconds) and `hint`,
             ready for a webhook, for what a person should look at. An exception in it is logged.
@@ -90,7 +92,7 @@ class Feed:
         credentials: Given | None = None,
         ssl: tls.SSLContext | None = None,
         heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
-        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+        backoff: Backoff | None = None,
         staleness: Staleness = Staleness(),  # noqa: B008 - frozen
         on_alert: Callable[[dict[str, Any]], Any] | None = None,
         accept_any_certificate: bool = False,
@@ -110,6 +112,7 @@ class Feed:
         if not wishes:
             raise ConfigError("symbols is empty: name at least one symbol or Subscription")
         _expect("heartbeat", heartbeat, Heartbeat)
+        backoff = self.provider.backoff if backoff is None else backoff
         _expect("backoff", backoff, Backoff)
         if ssl is not None:
             _expect("ssl", ssl, tls.SSLContext)
@@ -314,6 +317,7 @@ class Feed:
     def _add(self, wishes: Iterable[Subscription]) -> None:
         by_path: dict[str, list[Subscription]] = {}
         new = [wish for wish in wishes if wish not in self._wanted.get(wish.symbol, {})]
+        self._check_connections(new)
         for wish in new:
             if wish.symbol != ALL:
                 self.decoder.add_symbol(wish.symbol)  # all of them first: a full table leaves nothing half done
@@ -330,6 +334,24 @@ class Feed:
                     wanted = wanted[room:]
             for part in spread(wanted, limit):
                 self._carry(self._connect(path), part)
+
+    def _check_connections(self, new: Iterable[Subscription]) -> None:
+        """Are there connections enough for these too? Before any of them is recorded."""
+        limits = self.provider.limits
+        if limits.connections is None:
+            return
+        wanted = Counter(self.provider.channels[wish.channel].path for wish in new)
+        for connection in self._connections:
+            wanted[connection.path] += len(connection.session.book)
+        most = limits.streams_per_connection
+        needed = sum(1 if most is None else -(-count // most) for count in wanted.values())
+        if needed > limits.connections:
+            raise ConfigError(
+                f"{sum(wanted.values())} subscriptions need {needed} connections, {self.provider.name} allows "
+                f"{limits.connections}"
+                + (f" of {most} subscriptions each" if most is not None else "")
+                + ": ask for fewer, or for channels of one kind"
+            )
 
     def _connect(self, path: str) -> Connection:
         number = self._connections_made

@@ -30,7 +30,13 @@ def test_delays_double_up_to_the_cap() -> None:
 def test_full_jitter_takes_any_part_of_the_wait_and_equal_jitter_its_upper_half(failures: int, random: float) -> None:
     wait = min(10.0, 1.0 * 2.0 ** min(failures, 64))
     assert Backoff(base=1.0, cap=10.0, jitter=Jitter.FULL).delay(failures, random) == wait * random
-    assert wait / 2 <= Backoff(base=1.0, cap=10.0, jitter=Jitter.EQUAL).delay(failures, random) < wait
+    assert wait / 2 <= Backoff(base=1.0, cap=10.0, jitter=Jitter.EQUAL).delay(failures, random) <= wait
+
+
+def test_a_ladder_names_the_waits_and_its_last_step_repeats() -> None:
+    backoff = Backoff(ladder=(10.0, 30.0, 60.0), jitter=0.0)
+    assert [backoff.delay(n, 0.5) for n in range(5)] == [10.0, 30.0, 60.0, 60.0, 60.0]
+    assert backoff.cap == 60.0
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.3, 1.0, *Jitter])

@@ -75,7 +75,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"receive_buffer": 1}, "receive_buffer=1"),
         ({"max_message": 0}, "max_message=0"),
         ({"heartbeat": 5.0}, "heartbeat=5.0: must be a Heartbeat"),
-        ({"backoff": None}, "backoff=None: must be a Backoff"),
+        ({"backoff": 5.0}, "backoff=5.0: must be a Backoff"),
         ({"ssl": False}, "ssl=False: must be a SSLContext"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

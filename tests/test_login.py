@@ -8,6 +8,7 @@ import pytest
 
 from fastfeed import events
 from fastfeed.backoff import Backoff
+from fastfeed.credentials import Auth, Credentials
 from fastfeed.dialect import Ack, Denial, Dialect, Greeting, Reply, Welcome
 from fastfeed.door import WAIT_FOR_KEY, Door
 from fastfeed.errors import AuthError, ConnectError, HandshakeError
@@ -307,3 +308,15 @@ def test_leaving_is_a_polite_close() -> None:
     caller.start()
     caller.tell(Opened())
     assert caller.tell(Stop()) == [Close(1000, "")]
+
+
+# Credentials that every request carries -----------------------------------------------------------------------------
+
+
+def test_a_request_is_stamped_with_the_key_only_on_its_way_out() -> None:
+    auth = Auth(env={"api_key": "NOBODY_SETS_THIS"}, stamps={"<key>": "{api_key}"})
+    known = Credentials("mine", auth, api_key="hunter2")
+    assert known.stamped('{"authorization":"<key>"}') == '{"authorization":"hunter2"}'
+    assert known.stamped(b"\x01<key>") == b"\x01<key>", "only text has such places"
+    assert known.hide('{"authorization":"hunter2"}') == '{"authorization":"***"}'
+    assert "hunter2" not in repr(known)

@@ -332,3 +332,15 @@ def test_other_streams_are_unknown_and_make_no_price(stream: str) -> None:
         decoder, ticks = decoded(market, payload)
         assert len(ticks) == 0
         assert decoder.stats()["unknown"] == 1
+
+
+# What an account may have -------------------------------------------------------------------------------------------
+
+
+def test_more_than_an_account_may_have_is_refused_before_any_network() -> None:
+    with pytest.raises(ConfigError, match="51 subscriptions need 2 connections, finnhub allows 1 of 50"):
+        fastfeed.Feed("finnhub", [f"S{number}" for number in range(51)], channels=["trade"], api_key="k")
+    feed = fastfeed.Feed("finnhub", [f"S{number}" for number in range(50)], channels=["trade"], api_key="k")
+    with pytest.raises(ConfigError, match="51 subscriptions need 2 connections"):
+        feed.subscribe(["ONE_MORE"])
+    assert len(feed.subscriptions) == 50

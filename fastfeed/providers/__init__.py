@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fastfeed.backoff import Backoff
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Dialect
 from fastfeed.errors import ConfigError
@@ -29,6 +30,12 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "binance-spot": "fastfeed.providers.binance",
         "binance-usdm": "fastfeed.providers.binance",
         "binance-coinm": "fastfeed.providers.binance",
+        "finnhub": "fastfeed.providers.finnhub",
+        **{
+            f"{house}{market}": "fastfeed.providers.polygon"
+            for house in ("polygon", "massive")
+            for market in ("", "-options", "-forex", "-crypto", "-indices", "-futures")
+        },
     }
 )
 
@@ -64,6 +71,7 @@ class Provider:
     upper: bool = False  # symbols are upper case, however they are typed
     pongs_promised: bool = True  # a ping is always answered, so that silence means death
     beats: Beats = field(default_factory=Beats)
+    backoff: Backoff = field(default_factory=Backoff)  # where the user names none
     auth: Auth | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # of the handshake, beside those that show who we are
     close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
