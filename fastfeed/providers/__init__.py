@@ -30,7 +30,11 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "binance-spot": "fastfeed.providers.binance",
         "binance-usdm": "fastfeed.providers.binance",
         "binance-coinm": "fastfeed.providers.binance",
+        "cme": "fastfeed.providers.cme",
         "finnhub": "fastfeed.providers.finnhub",
+        "iex": "fastfeed.providers.iex",
+        "tickdb": "fastfeed.providers.tickdb",
+        "tiingo-fx": "fastfeed.providers.tiingo",
         **{
             f"{house}{market}": "fastfeed.providers.polygon"
             for house in ("polygon", "massive")

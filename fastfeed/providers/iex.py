@@ -1,0 +1,115 @@
+"""IEX Cloud, retired: the service was shut down on 2024-08-31. Kept for replay, tests and old programs. Data only.
+
+Its real streams were server-sent events, and socket.io before 2019. What articles show as its WebSocket protocol, a
+client ping `{"op":"ping","version":"1.0"}` every 25 to 30 s, has no source; it is what is spoken here, because programs
+were written for it, and only a venue of the lab answers. The messages are those of the recorded TOPS and last streams
+(iextrading4j): JSON numbers, times in milliseconds. `seq` looks to rise per symbol; no rule for holes is documented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from fastfeed.backoff import Backoff
+from fastfeed.credentials import Auth
+from fastfeed.dialect import Ack, Denial, Dialect, PingAsked, PongSaid, Refusal, Reply
+from fastfeed.failures import Failure
+from fastfeed.heartbeat import Beats
+from fastfeed.providers import Channel, Provider
+from fastfeed.schema import Message, Schema
+from fastfeed.subscriptions import Limits, Render
+
+_PING = '{"op":"ping","version":"1.0"}'
+
+
+def _request(op: str) -> Render:
+    def render(number: int, topics: Sequence[str]) -> str:
+        channel = topics[0].partition(":")[0] if topics else ""
+        symbols = [topic.partition(":")[2] for topic in topics]
+        return orjson.dumps({"op": op, "id": number, "channel": channel, "symbols": symbols}).decode()
+
+    return render
+
+
+def _channel_of(topic: str) -> str:
+    return topic.partition(":")[0]
+
+
+def _read(payload: bytes) -> tuple[Reply, ...]:
+    try:
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(message, dict):
+        return ()
+    number = message.get("id") if isinstance(message.get("id"), int) else None
+    code, wait = message.get("code"), message.get("retryAfter")
+    if code == 429:
+        return (Denial(Failure.RATE_LIMITED, "429", wait if isinstance(wait, int | float) else None),)
+    if code == 403:
+        return (Denial(Failure.EVICTED, str(message.get("message", "403: another connection is open"))),)
+    match message.get("op"):
+        case "pong":
+            return (PongSaid(),)
+        case "ping":
+            return (PingAsked('{"op":"pong"}'),)
+        case "subscribed" | "unsubscribed":
+            return (Ack(number),)
+        case "error":
+            return (Refusal(number, str(message.get("message", ""))),)
+    return ()
+
+
+_IEX = Provider(
+    name="iex",
+    url="wss://cloud-ws.iexapis.com",
+    channels={
+        "quote": Channel(topic="tops:{symbol}", path="/v1/stream"),
+        "trade": Channel(topic="last:{symbol}", path="/v1/stream"),
+    },
+    schema=Schema(
+        Message(
+            "quote",
+            has=("bidPrice", "askPrice"),
+            symbol="symbol",
+            bid="bidPrice",
+            bid_size="bidSize",
+            ask="askPrice",
+            ask_size="askSize",
+            seq="seq",
+            event_time=("lastUpdated", "ms"),
+        ),
+        Message(
+            "trade",
+            has=("price", "time"),
+            symbol="symbol",
+            price="price",
+            size="size",
+            seq="seq",
+            sequence="rising",
+            event_time=("time", "ms"),
+        ),
+        Message("control", has=("op",)),
+        Message("control", has=("code",)),
+        name="iex",
+    ),
+    dialect=Dialect(
+        subscribe=_request("subscribe"),
+        unsubscribe=_request("unsubscribe"),
+        read=_read,
+        ping=lambda _number, _utc: _PING,
+        group=_channel_of,
+    ),
+    beats=Beats(interval=27.5, timeout=10.0),
+    backoff=Backoff(ladder=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0), max_retries=10),
+    limits=Limits(connections=1),
+    auth=Auth(env={"api_key": "IEX_TOKEN"}, query={"token": "{api_key}"}),
+    symbol=r"[A-Z][A-Z0-9.]*",
+    example="AAPL",
+    upper=True,
+    pongs_promised=False,
+)
+
+PROVIDERS = {"iex": _IEX}

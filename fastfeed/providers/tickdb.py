@@ -1,0 +1,170 @@
+"""TickDB: stocks of several markets, crypto, forex, indices and futures behind one `cmd` protocol. Data only.
+
+Source: the official documentation repository (asyncapi 1.0.2 of 2026-07 and the pages of 2026-09, which differ). No
+request has a number: acks are told apart by command and symbols alone. Heartbeat as documented: `{"cmd":"ping"}` is
+answered by `{"cmd":"pong","data":{"timestamp":...}}`; the form with `type`, `id` and `server_time` that articles show
+is read too. `Retry-After` is a header of HTTP answers; in a message it is read where one brings it. There is no
+sequence: no gap can be told, what a cut missed is a window of time. Symbols may be echoed without their suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import orjson
+
+from fastfeed.backoff import Backoff
+from fastfeed.credentials import Auth
+from fastfeed.dialect import Ack, Denial, Dialect, PongSaid, Refusal, Reply
+from fastfeed.failures import Failure
+from fastfeed.heartbeat import Beats
+from fastfeed.providers import Channel, Provider
+from fastfeed.schema import MISSING, Message, Schema
+from fastfeed.subscriptions import Limits, Render
+
+
+def _request(command: str) -> Render:
+    def render(_: int, topics: Sequence[str]) -> str:
+        channel = topics[0].partition(":")[0] if topics else ""
+        symbols = [topic.partition(":")[2] for topic in topics]
+        return orjson.dumps({"cmd": command, "data": {"channel": channel, "symbols": symbols}}).decode()
+
+    return render
+
+
+def _channel_of(topic: str) -> str:
+    return topic.partition(":")[0]
+
+
+def _read(payload: bytes) -> tuple[Reply, ...]:
+    try:
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return ()
+    return tuple(_replies(message)) if isinstance(message, dict) else ()
+
+
+def _replies(message: Mapping[str, object]) -> Iterator[Reply]:
+    command = message.get("cmd", message.get("type"))
+    data = message.get("data")
+    if command == "pong":
+        stamp = message.get("server_time")
+        if isinstance(data, dict):
+            stamp = data.get("timestamp", stamp)
+        number = message.get("id")
+        yield PongSaid(
+            number if isinstance(number, int) else None, stamp / 1000 if isinstance(stamp, int | float) else None
+        )
+        return
+    code, said = _code(message.get("code")), str(message.get("message", ""))
+    reason = f"{said} (code {code})"
+    wait = message.get("retry_after", message.get("retryAfter"))
+    if code in (1001, 1002, 1003, 1004, 4005):
+        yield Denial(Failure.AUTH, reason)
+    elif code == 3001:
+        yield Denial(Failure.RATE_LIMITED, reason, float(wait) if isinstance(wait, int | float) else None)
+    elif code in (3002, 3003):  # quota, or connections: a dead half-open one may hold the place for a while
+        yield Denial(Failure.EVICTED, reason)
+    elif code in (5000, 5001, 5002, 5003):
+        yield Denial(Failure.SERVER_ERROR, reason)
+    elif code == 0 and command in ("subscribe", "unsubscribe"):
+        yield Ack(topics=_topics(data)) if _topics(data) else Ack()
+    elif code:
+        yield Refusal(None, reason, topics=_topics(data))
+
+
+def _code(value: object) -> int | None:
+    """A number, or text that is one."""
+    return int(value) if isinstance(value, int | str) and str(value).isdecimal() else None
+
+
+def _topics(data: object) -> tuple[str, ...]:
+    if not isinstance(data, dict) or not isinstance(data.get("channel"), str):
+        return ()
+    symbols = data.get("symbols")
+    return tuple(f"{data['channel']}:{symbol}" for symbol in symbols) if isinstance(symbols, list) else ()
+
+
+_PATH = "/v1/realtime"
+
+_TICKDB = Provider(
+    name="tickdb",
+    url="wss://api.tickdb.ai",
+    channels={
+        # Tickers of forex carry bid and ask, others only a last price: each is read as what it has.
+        "quote": Channel(topic="ticker:{symbol}", path=_PATH),
+        "trade": Channel(topic="trade:{symbol}", path=_PATH),
+        "depth": Channel(topic="depth:{symbol}", path=_PATH),
+    },
+    schema=Schema(
+        Message(
+            "quote",
+            match={"cmd": "ticker"},
+            has=("data.bid_price", "data.ask_price"),
+            symbol="data.symbol",
+            bid="data.bid_price",
+            ask="data.ask_price",
+            event_time=("data.timestamp", "ms"),
+        ),
+        Message(
+            "trade",
+            match={"cmd": "ticker"},
+            channel="quote",
+            symbol="data.symbol",
+            price="data.last_price",
+            event_time=("data.timestamp", "ms"),
+        ),
+        # Hong Kong, US and crypto: several trades with ids. Others: one, flat, without.
+        Message(
+            "trade",
+            match={"cmd": "trade"},
+            has=("data.trades",),
+            each="data.trades",
+            symbol="^.data.symbol",
+            price="price",
+            size="quantity",
+            side="side",
+            event_time=("timestamp", "ms"),
+        ),
+        Message(
+            "trade",
+            match={"cmd": "trade", "data.trades": MISSING},
+            symbol="data.symbol",
+            price="data.price",
+            size="data.quantity",
+            side="data.side",
+            event_time=("data.timestamp", "ms"),
+        ),
+        # No rule for removals is documented: each message is taken for the whole of its levels.
+        Message(
+            "depth",
+            match={"cmd": "depth"},
+            symbol="data.symbol",
+            bids="data.bids",
+            asks="data.asks",
+            event_time=("data.timestamp", "ms"),
+            sequence="none",
+            snapshot=True,
+        ),
+        Message("control", has=("cmd",)),
+        Message("control", match={"type": "pong"}),
+        name="tickdb",
+    ),
+    dialect=Dialect(
+        subscribe=_request("subscribe"),
+        unsubscribe=_request("unsubscribe"),
+        read=_read,
+        ping=lambda _number, _utc: '{"cmd":"ping"}',
+        group=_channel_of,
+    ),
+    # The July pages show a ping a second, the September ones one every 60 s, given up after 20 s.
+    beats=Beats(interval=30.0, timeout=20.0),
+    backoff=Backoff(ladder=(1.0, 1.0, 1.0, 5.0, 5.0, 5.0, 30.0)),
+    limits=Limits(streams_per_connection=50),  # of the second smallest plan; larger ones: a Provider of your own
+    auth=Auth(env={"api_key": "TICKDB_API_KEY"}, query={"api_key": "{api_key}"}),
+    symbol=r"[A-Z0-9.]+",
+    example="700.HK",
+    upper=True,
+)
+
+PROVIDERS = {"tickdb": _TICKDB}
