@@ -90,6 +90,12 @@ HEADERS: dict[str, set[str]] = {
     "schema": {"scan"},
     "slots": {"layout", "scan", "schema"},
     "message": {"layout", "scan", "schema", "slots"},
+    "hold": {"tick"},
+    "arbiter": {"hold", "sequence"},
+    "streams": {"layout", "schema", "sequence"},
+    "watch": {
+        "arbiter", "histogram", "hold", "layout", "liveness", "ring", "schema", "sequence", "streams", "table", "tick",
+    },
     "json": {"layout", "message", "scan", "schema", "slots", "tick"},
 }
 # Where they all meet.
