@@ -937,6 +937,7 @@ cdef class Decoder:
             raise MemoryError
         d.watch.hold_ticks = hold_ticks
         d.watch.patience_ns = 1000000000
+        d.watch.lead_set = 1
         d.run = _kernel().run
         d.simd = _is_simd()
 
@@ -1062,7 +1063,7 @@ cdef class Decoder:
         without numbers (rule none, time or connection) only the lead leg counts; the lead changes when it has been
         silent on that stream of that symbol for longer than `patience` while the other speaks, or by `lead`.
 
-        Turned off, the leg left may lag at first, and may still fill holes of the other. Prices stay as they are.
+        When a second leg joins one that has delivered so far, name that one by `lead` first. Turned off, the leg left may lag at first, and may still fill holes of the other. Prices stay as they are.
         """
         cdef watch* w = &(<decoder*>self._decoder).watch
         if patience is not None:
@@ -1071,7 +1072,7 @@ cdef class Decoder:
             w.patience_ns = <int64_t>(patience * 1e9)
         if on:
             self.prices._open_legs()
-            if not watch_arbitrate(w):
+            if not watch_arbitrate(w, self.clock.mono()):
                 raise MemoryError
             w.legs[0].liveness = <liveness*>self.prices._legs
             w.legs[1].liveness = <liveness*>self.prices._legs + 1

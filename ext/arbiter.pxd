@@ -19,7 +19,7 @@ cdef enum arrival_verdict:
     ANEW        # the provider counts from a new beginning
 
 cdef enum:
-    HOLES = 8    # open at a time in one stream
+    HOLES = 64   # open at a time in one stream
     APART = 10   # patiences: two legs are never further apart
 
 cdef struct hole:
@@ -35,7 +35,6 @@ cdef struct lane:     # one stream of one symbol
     uint32_t reset    # of the stream
     uint8_t low[2]    # this leg began below the stream's last number and has not reached it yet
     uint8_t lead      # where there are no numbers: the leg that counts
-    uint8_t n_holes
     bint settling     # one leg is left, and the stream may still lag or have a hole
     bint repairing    # held back until it is spliced or released
     bint overflowed   # the last hold ended because there was no room
@@ -51,23 +50,26 @@ cdef struct lane:     # one stream of one symbol
     int64_t heard_ns[2]
     int64_t won_ns    # the newest first arrival
     queue held
-    hole holes[8]     # in order; those told come first
+    hole* holes       # in order, those told first; HOLES of them lent while there is one
+    uint32_t n_holes
 
 
-cdef inline void lane_begin(lane* l, uint32_t season) noexcept nogil:
-    """A new arbitration: both legs have yet to speak."""
+cdef inline void lane_begin(lane* l, uint32_t season, uint32_t lead, bint given, int64_t since_ns) noexcept nogil:
+    """A new arbitration: both legs have yet to speak. One named as the lead before is taken to have delivered so far."""
     l.season = season
     memset(l.legs, 0, sizeof(l.legs))
     l.resets[0] = l.resets[1] = l.reset = 0
     l.low[0] = l.low[1] = 0
     l.heard_ns[0] = l.heard_ns[1] = l.won_ns = 0
+    if given:
+        l.heard_ns[lead] = since_ns
     l.settling = False
 
 
 cdef inline bint lane_dig(lane* l, int64_t first, int64_t last, int64_t until_ns, bint told) noexcept nogil:
-    """A new hole at the end; False if there are too many."""
+    """A new hole at the end; False if there is no room."""
     cdef hole* h
-    if l.n_holes == HOLES:
+    if l.holes == NULL or l.n_holes == HOLES:
         return False
     h = &l.holes[l.n_holes]
     l.n_holes += 1
@@ -126,7 +128,7 @@ cdef inline int lane_judge(
     lane* l, sequence* s, uint32_t leg, int64_t first, int64_t seq, int64_t now_ns, int64_t until_ns,
     int64_t apart_ns
 ) noexcept nogil:
-    """The verdict on a numbered message. A `first` above the stream's last plus one opens a hole: there is room for it.
+    """The verdict on a numbered message. A `first` above the stream's last plus one opens a hole, if there is room.
 
     `until_ns`: how long the hole waits. `apart_ns`: further behind than that no leg can be.
     """
@@ -137,6 +139,8 @@ cdef inline int lane_judge(
     if joins:
         l.resets[leg] = l.reset
         l.low[leg] = s.known and seq < s.last
+    elif l.low[leg] and l.low[leg] < RESET_RUN:
+        l.low[leg] += 1
     if verdict == RESET:
         l.resets[leg] += 1
         l.low[leg] = 0
@@ -169,7 +173,6 @@ cdef inline int lane_judge(
         return NEWEST
     if l.low[leg]:
         # A new connection whose numbers stay below, while nobody brings any above: both began anew.
-        l.low[leg] += l.low[leg] < RESET_RUN
         if l.low[leg] == RESET_RUN and apart:
             l.low[leg] = 0
             return lane_restart(l, s, seq, now_ns)

@@ -31,6 +31,7 @@ cdef extern from "math.h" nogil:
     double NAN
 
 cdef enum:
+    BLOCKS = 256            # streams that can have holes at a time
     WINS = 65536            # newest first arrivals remembered, to see how far the second is behind
     TO_RING = 0xFFFFFFFF    # instead of a place among the held
 
@@ -57,6 +58,7 @@ cdef struct watch:
     uint8_t leg_of[256]     # per connection
     uint32_t lead_set       # moves on with every change of the lead
     uint32_t season
+    int64_t season_ns       # when it began
     int64_t patience_ns
     int64_t single_ns       # since when one leg is left
     uint32_t hold_ticks
@@ -66,6 +68,9 @@ cdef struct watch:
     uint32_t listed         # first of the lanes with holes: index + 1
     lane* lanes             # [stream * symbols + symbol]
     hold hold
+    hole* holes             # in blocks of HOLES
+    hole** blocks           # those not lent
+    uint32_t n_blocks
     win* wins
     watch_leg* legs
     const program* program  # these belong to the decoder
@@ -84,12 +89,18 @@ cdef inline bint watch_open(watch* w) noexcept nogil:
     """The memory that only watching needs; reserved once, touched as it is used."""
     if w.lanes == NULL:
         w.lanes = <lane*>calloc(<size_t>w.streams.symbols * w.program.n_streams, sizeof(lane))
-    if w.hold.ticks == NULL:
-        return w.lanes != NULL and hold_open(&w.hold, w.hold_ticks)
-    return w.lanes != NULL
+    if w.blocks == NULL:
+        w.holes = <hole*>calloc(BLOCKS * HOLES, sizeof(hole))
+        w.blocks = <hole**>calloc(BLOCKS, sizeof(void*))
+        while w.holes != NULL and w.blocks != NULL and w.n_blocks < BLOCKS:
+            w.blocks[w.n_blocks] = w.holes + w.n_blocks * HOLES
+            w.n_blocks += 1
+    if w.lanes == NULL or w.holes == NULL or w.blocks == NULL:
+        return False
+    return w.hold.ticks != NULL or hold_open(&w.hold, w.hold_ticks)
 
 
-cdef inline bint watch_arbitrate(watch* w) noexcept nogil:
+cdef inline bint watch_arbitrate(watch* w, int64_t now_ns) noexcept nogil:
     """Two legs from now on; False without memory for it."""
     if w.wins == NULL:
         w.wins = <win*>calloc(WINS, sizeof(win))
@@ -97,14 +108,17 @@ cdef inline bint watch_arbitrate(watch* w) noexcept nogil:
         w.legs = <watch_leg*>calloc(2, sizeof(watch_leg))
     if not watch_open(w) or w.wins == NULL or w.legs == NULL:
         return False
-    w.season += not w.arbitrating
+    if not w.arbitrating:
+        w.season += 1
+        w.season_ns = now_ns
     w.arbitrating = w.on = True
-    w.settling = 0
     return True
 
 
 cdef inline void watch_close(watch* w) noexcept nogil:
     free(w.lanes)
+    free(w.holes)
+    free(w.blocks)
     free(w.wins)
     free(w.legs)
     hold_close(&w.hold)
@@ -117,6 +131,22 @@ cdef inline void watch_rest(watch* w) noexcept nogil:
 
 cdef inline const schema_message* watch_message_of(const watch* w, size_t at) noexcept nogil:
     return &w.program.messages[at // w.streams.symbols]
+
+
+cdef inline bint watch_lend(watch* w, lane* l) noexcept nogil:
+    """Room for another hole in the lane; False if there is none."""
+    if l.holes == NULL and w.n_blocks:
+        w.n_blocks -= 1
+        l.holes = w.blocks[w.n_blocks]
+    return l.holes != NULL and l.n_holes < HOLES
+
+
+cdef inline void watch_tidy(watch* w, lane* l) noexcept nogil:
+    """Take the room for holes back from a lane without any."""
+    if l.holes != NULL and not l.n_holes:
+        w.blocks[w.n_blocks] = l.holes
+        w.n_blocks += 1
+        l.holes = NULL
 
 
 # ---- out of the store ----
@@ -174,6 +204,7 @@ cdef inline void watch_give_up(watch* w, size_t at, int64_t recv_ns) noexcept no
         w.repairing -= 1
     watch_tell(w, at, 0x7FFFFFFFFFFFFFFF, recv_ns)
     watch_flush(w, at)
+    watch_tidy(w, l)
 
 
 cdef inline void watch_list(watch* w, size_t at) noexcept nogil:
@@ -314,13 +345,19 @@ cdef inline int watch_judge(
     cdef uint8_t lead
     if m.rule == SEQUENCE_RISING:
         first = n.seq if n.seq <= last else last + 1
-    if opens and l.n_holes == HOLES:
+    if opens and not watch_lend(w, l):
         watch_give_up(w, at, recv_ns)
+        watch_lend(w, l)
     if ordered and (w.arbitrating or l.settling):
         verdict = lane_judge(
             l, s, leg, first, n.seq, mono_ns, mono_ns + (w.patience_ns if w.arbitrating else 0), APART * w.patience_ns)
         if l.n_holes:
             watch_list(w, at)
+        if verdict == NEWEST and opens and l.holes == NULL:
+            # Too many streams have holes: this one is told at once.
+            streams_gap(w.streams, symbol_id, m.channel, last + 1, first - 1, recv_ns)
+            flags[0] |= FF_AFTER_GAP
+            watch_doubt(w, m, symbol_id)
         if verdict == REPEATED:
             w.streams.duplicates += 1
         elif verdict == ANEW:
@@ -369,13 +406,16 @@ cdef inline void watch_commit(
     cdef uint32_t leg = w.leg_of[source % SOURCES]
     cdef int64_t lag_ns = 0
     cdef uint32_t after, count = watch_count(f, m.kind)
+    cdef sequence* own = streams_at(w.streams, m, symbol_id, source)
     cdef numbers n
-    cdef bint numbered = streams_numbers(m, f, streams_at(w.streams, m, symbol_id, source).last, &n)
+    cdef bint numbered = streams_numbers(m, f, own.last, &n)
+    cdef bint floored = l.floored
     cdef int verdict
     cdef bint two = w.arbitrating or l.settling
     cdef ff_tick k
     if w.arbitrating and l.season != w.season:
-        lane_begin(l, w.season)
+        w.settling -= l.settling
+        lane_begin(l, w.season, w.lead, w.lead_given, w.season_ns)
     k.symbol_id = symbol_id
     k.kind = m.kind
     k.flags = m.flags
@@ -385,7 +425,7 @@ cdef inline void watch_commit(
     k.recv_ns = recv_ns
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
-    if l.floored and numbered and watch_is_below(w, l, n.seq):
+    if floored and numbered and watch_is_below(w, l, n.seq):
         if two:
             watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
         if l.seconds:
@@ -395,6 +435,10 @@ cdef inline void watch_commit(
             w.ticks[0] += count
             liveness_touch(w.liveness, symbol_id, m.channel, mono_ns, lag_ns)
         return
+    if m.rule == SEQUENCE_LINKED and numbered and floored and n.seq == l.floor:
+        # The delta that ends where the snapshot does is applied all the same.
+        own.last = n.seq - 1
+        n.prev = min(n.prev, own.last)
     verdict = watch_judge(w, at, m, numbered, &n, leg, symbol_id, source, recv_ns, mono_ns, &k.flags)
     if two and verdict != REPEATED:
         watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
@@ -445,6 +489,7 @@ cdef inline void watch_end(watch* w, size_t at, bint newest, int64_t recv_ns, in
     if l.n_holes or l.held.head:
         watch_tell(w, at, mono_ns, recv_ns)
         watch_flush(w, at)
+    watch_tidy(w, l)
     if newest and l.settling and not l.n_holes and not w.arbitrating:
         l.settling = False
         w.settling -= 1
@@ -468,6 +513,7 @@ cdef inline uint64_t watch_expire(watch* w, int64_t now_ns, int64_t recv_ns) noe
         l.listed = False
         watch_tell(w, i, now_ns, recv_ns)
         watch_flush(w, i)
+        watch_tidy(w, l)
         if l.n_holes and not l.holes[l.n_holes - 1].told:
             watch_list(w, i)
     if w.settling and now_ns - w.single_ns > APART * w.patience_ns:
@@ -535,7 +581,7 @@ cdef inline void watch_hold(watch* w, size_t at) noexcept nogil:
         i -= 1
         g = &w.streams.log[i % GAPS]
         if g.symbol_id == at % w.streams.symbols and g.channel == m.channel:
-            if not g.closed and l.n_holes < HOLES and g.last <= w.streams.each[at].last:
+            if not g.closed and g.last <= w.streams.each[at].last and watch_lend(w, l):
                 memmove(&l.holes[1], &l.holes[0], l.n_holes * sizeof(hole))
                 l.holes[0] = hole(first=g.first, last=g.last, until_ns=0, told=True, flagged=True)
                 l.n_holes += 1
@@ -568,6 +614,7 @@ cdef inline uint64_t watch_release(watch* w, size_t at) noexcept nogil:
     n = watch_flush(w, at)
     while l.n_holes and l.holes[0].told:
         lane_close(l, 0)
+    watch_tidy(w, l)
     while i > oldest:
         i -= 1
         if w.streams.log[i % GAPS].symbol_id == at % w.streams.symbols and w.streams.log[i % GAPS].channel == m.channel:
@@ -636,7 +683,7 @@ cdef inline int watch_splice_depth(
                 hold_drop(&w.hold, &l.held, after)
             else:
                 after = <uint32_t>(e - w.hold.ticks)
-        if not s.known or s.last <= number:
+        if not s.known or s.last < number:
             s.known = True
             s.last = number
             watch_floor(w, l, number, not linked, False)
@@ -686,7 +733,7 @@ cdef inline int watch_splice_trade(
             w.spliced += 1
         return REPAIRED
     if s.known and seq > s.last + 1:
-        if not lane_dig(l, s.last + 1, seq - 1, 0, True):
+        if not (watch_lend(w, l) and lane_dig(l, s.last + 1, seq - 1, 0, True)):
             watch_give_up(w, at, recv_ns)
             return OVERFLOWED
         streams_gap(w.streams, k.symbol_id, watch_message_of(w, at).channel, s.last + 1, seq - 1, recv_ns)
