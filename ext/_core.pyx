@@ -54,9 +54,9 @@ from tick cimport FF_CONTROL, FF_LEVEL, FF_QUOTE, FF_SNAPSHOT, FF_TRADE
 from tick cimport ff_row as row_t
 from tick cimport ff_tick as tick_t
 from watch cimport (
-    OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, watch, watch_arbitrate, watch_deadline, watch_expire, watch_hold, watch_leg,
-    watch_message_of, watch_missing, watch_open, watch_release, watch_single, watch_splice_depth, watch_splice_last,
-    watch_splice_trade,
+    OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, watch, watch_arbitrate, watch_deadline, watch_expire, watch_hold,
+    watch_leg, watch_message_of, watch_missing, watch_open, watch_release, watch_single, watch_splice_depth,
+    watch_splice_last, watch_splice_trade,
 )
 
 
@@ -556,10 +556,10 @@ cdef class PriceTable:
         cdef Py_buffer view
         cdef uint32_t i
         cdef int number = self._channel(channel)
-        cdef liveness* l = <liveness*>self._of_leg(leg)
+        cdef liveness* of = <liveness*>self._of_leg(leg)
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
         for i in range(t.count):
-            (<int64_t*>view.buf)[i] = liveness_at(l, i, number).mono_ns
+            (<int64_t*>view.buf)[i] = liveness_at(of, i, number).mono_ns
         PyBuffer_Release(&view)
         return out
 
@@ -598,9 +598,9 @@ cdef class PriceTable:
         cdef int64_t floor_ns = _age_ns(floor)
         cdef int64_t ceiling_ns = _age_ns(ceiling)
         cdef list silent = [], heard = []
-        cdef liveness* l = <liveness*>self._of_leg(leg)
+        cdef liveness* of = <liveness*>self._of_leg(leg)
         for i in range(t.count):
-            changed = liveness_sweep(l, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
+            changed = liveness_sweep(of, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
             if changed > 0:
                 silent.append(i)
             elif changed < 0:
@@ -1028,7 +1028,8 @@ cdef class Decoder:
             "frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown, "malformed": d.malformed,
             "messages": d.messages, "ticks": d.ticks, "gaps": d.streams.n_gaps,
             "duplicates": d.streams.duplicates, "resets": d.streams.resets, "seconds": d.watch.seconds,
-            "held": d.watch.hold.used, "superseded": d.watch.superseded, "spliced": d.watch.spliced, "refused_symbols": d.refused, "predicted": d.predicted,
+            "held": d.watch.hold.used, "superseded": d.watch.superseded, "spliced": d.watch.spliced,
+            "refused_symbols": d.refused, "predicted": d.predicted,
         }
 
     def lag_quantiles(self, *quantiles):
@@ -1063,7 +1064,8 @@ cdef class Decoder:
         without numbers (rule none, time or connection) only the lead leg counts; the lead changes when it has been
         silent on that stream of that symbol for longer than `patience` while the other speaks, or by `lead`.
 
-        When a second leg joins one that has delivered so far, name that one by `lead` first. Turned off, the leg left may lag at first, and may still fill holes of the other. Prices stay as they are.
+        When a second leg joins one that has delivered so far, name that one by `lead` first. Turned off, the leg left
+        may lag at first, and may still fill holes of the other; expiring goes on until they are gone.
         """
         cdef watch* w = &(<decoder*>self._decoder).watch
         if patience is not None:
@@ -1142,10 +1144,10 @@ cdef class Decoder:
         its first tick flagged AFTER_GAP, and the next `splice` or `release` of it says "overflowed". Idempotent.
         """
         cdef watch* w = &(<decoder*>self._decoder).watch
-        cdef list lanes = self._lanes(symbol, channel)
+        self.add_symbol(symbol)
         if not watch_open(w):
             raise MemoryError
-        for at in lanes:
+        for at in self._lanes(symbol, channel):
             watch_hold(w, at)
 
     def release(self, str symbol not None, channel not None):
@@ -1201,9 +1203,11 @@ cdef class Decoder:
         """The lanes of a symbol's channel: one per message that makes ticks of it."""
         cdef program* p = <program*>self._program._program
         cdef int number = self.prices._channel(channel)
-        cdef Py_ssize_t symbol_id = self.add_symbol(symbol)
+        cdef Py_ssize_t symbol_id = _find(<symbols*>self.prices._symbols, symbol)
         cdef Py_ssize_t limit = (<decoder*>self._decoder).streams.symbols
         cdef int i
+        if symbol_id == NO_SYMBOL:
+            return []
         return [
             i * limit + symbol_id for i in range(p.n_streams)
             if p.messages[i].channel == number and p.messages[i].kind != FF_CONTROL
@@ -1284,7 +1288,7 @@ cdef class Decoder:
         return outcome
 
     cdef Py_ssize_t _lane_for(self, list lanes, int kind) except -2:
-        """Where a fetched message of this kind belongs: rather to the deltas than to a stream of snapshots; -1: nowhere."""
+        """Where a fetched message of this kind belongs, rather to deltas than to snapshots; -1: nowhere."""
         cdef watch* w = &(<decoder*>self._decoder).watch
         cdef Py_ssize_t at, found = -1
         for at in lanes:

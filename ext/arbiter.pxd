@@ -33,7 +33,7 @@ cdef struct lane:     # one stream of one symbol
     sequence legs[2]  # each leg's own order
     uint32_t resets[2]
     uint32_t reset    # of the stream
-    uint8_t low[2]    # this leg began below the stream's last number and has not reached it yet
+    uint8_t low[2]    # messages of a leg that began below the stream's last number, until it has reached that
     uint8_t lead      # where there are no numbers: the leg that counts
     bint settling     # one leg is left, and the stream may still lag or have a hole
     bint repairing    # held back until it is spliced or released
@@ -47,6 +47,7 @@ cdef struct lane:     # one stream of one symbol
     uint32_t lead_set
     uint32_t next     # in the list of lanes with holes: index + 1
     int64_t floor
+    int64_t reach[2]  # the number it has to reach
     int64_t heard_ns[2]
     int64_t won_ns    # the newest first arrival
     queue held
@@ -54,25 +55,25 @@ cdef struct lane:     # one stream of one symbol
     uint32_t n_holes
 
 
-cdef inline void lane_begin(lane* l, uint32_t season, uint32_t lead, bint given, int64_t since_ns) noexcept nogil:
-    """A new arbitration: both legs have yet to speak. One named as the lead before is taken to have delivered so far."""
-    l.season = season
-    memset(l.legs, 0, sizeof(l.legs))
-    l.resets[0] = l.resets[1] = l.reset = 0
-    l.low[0] = l.low[1] = 0
-    l.heard_ns[0] = l.heard_ns[1] = l.won_ns = 0
+cdef inline void lane_begin(lane* ln, uint32_t season, uint32_t lead, bint given, int64_t since_ns) noexcept nogil:
+    """A new arbitration: both legs have yet to speak. A lead named before is taken to have delivered so far."""
+    ln.season = season
+    memset(ln.legs, 0, sizeof(ln.legs))
+    ln.resets[0] = ln.resets[1] = ln.reset = 0
+    ln.low[0] = ln.low[1] = 0
+    ln.heard_ns[0] = ln.heard_ns[1] = ln.won_ns = 0
     if given:
-        l.heard_ns[lead] = since_ns
-    l.settling = False
+        ln.heard_ns[lead] = since_ns
+    ln.settling = False
 
 
-cdef inline bint lane_dig(lane* l, int64_t first, int64_t last, int64_t until_ns, bint told) noexcept nogil:
+cdef inline bint lane_dig(lane* ln, int64_t first, int64_t last, int64_t until_ns, bint told) noexcept nogil:
     """A new hole at the end; False if there is no room."""
     cdef hole* h
-    if l.holes == NULL or l.n_holes == HOLES:
+    if ln.holes == NULL or ln.n_holes == HOLES:
         return False
-    h = &l.holes[l.n_holes]
-    l.n_holes += 1
+    h = &ln.holes[ln.n_holes]
+    ln.n_holes += 1
     h.first = first
     h.last = last
     h.until_ns = until_ns
@@ -81,22 +82,31 @@ cdef inline bint lane_dig(lane* l, int64_t first, int64_t last, int64_t until_ns
     return True
 
 
-cdef inline void lane_close(lane* l, uint32_t i) noexcept nogil:
-    l.n_holes -= 1
-    memmove(&l.holes[i], &l.holes[i + 1], (l.n_holes - i) * sizeof(hole))
+cdef inline void lane_close(lane* ln, uint32_t i) noexcept nogil:
+    ln.n_holes -= 1
+    memmove(&ln.holes[i], &ln.holes[i + 1], (ln.n_holes - i) * sizeof(hole))
 
 
-cdef inline bint lane_fill(lane* l, int64_t first, int64_t last) noexcept nogil:
+cdef inline bint lane_lacks(const lane* ln, int64_t first, int64_t last) noexcept nogil:
+    """Is any of these numbers missing?"""
+    cdef uint32_t i
+    for i in range(ln.n_holes):
+        if first <= ln.holes[i].last and ln.holes[i].first <= last:
+            return True
+    return False
+
+
+cdef inline bint lane_fill(lane* ln, int64_t first, int64_t last) noexcept nogil:
     """Take these numbers out of the holes; False if none of them was missing (or no room to split a hole)."""
     cdef bint found = False
     cdef uint32_t i = 0
     cdef hole* h
-    while i < l.n_holes:
-        h = &l.holes[i]
+    while i < ln.n_holes:
+        h = &ln.holes[i]
         if h.last < first or h.first > last:
             i += 1
         elif first <= h.first and h.last <= last:
-            lane_close(l, i)
+            lane_close(ln, i)
             found = True
         elif first <= h.first:
             h.first = last + 1
@@ -104,9 +114,9 @@ cdef inline bint lane_fill(lane* l, int64_t first, int64_t last) noexcept nogil:
         elif h.last <= last:
             h.last = first - 1
             found = True
-        elif l.n_holes < HOLES:
-            memmove(h + 1, h, (l.n_holes - i) * sizeof(hole))
-            l.n_holes += 1
+        elif ln.n_holes < HOLES:
+            memmove(h + 1, h, (ln.n_holes - i) * sizeof(hole))
+            ln.n_holes += 1
             h.last = first - 1
             h.flagged = False
             h[1].first = last + 1
@@ -116,92 +126,94 @@ cdef inline bint lane_fill(lane* l, int64_t first, int64_t last) noexcept nogil:
     return found
 
 
-cdef inline bint lane_is_over(const lane* l, const hole* h, int64_t now_ns) noexcept nogil:
+cdef inline bint lane_is_over(const lane* ln, const hole* h, int64_t now_ns) noexcept nogil:
     """Has the hole become a gap? Both legs have gone past it, or its time is up."""
     if now_ns >= h.until_ns:
         return True
-    return (l.legs[0].known and l.legs[1].known and l.resets[0] == l.reset == l.resets[1]
-            and h.last <= l.legs[0].last and h.last <= l.legs[1].last)
+    return (ln.legs[0].known and ln.legs[1].known and ln.resets[0] == ln.reset == ln.resets[1]
+            and h.last <= ln.legs[0].last and h.last <= ln.legs[1].last)
 
 
 cdef inline int lane_judge(
-    lane* l, sequence* s, uint32_t leg, int64_t first, int64_t seq, int64_t now_ns, int64_t until_ns,
+    lane* ln, sequence* s, uint32_t leg, int64_t first, int64_t seq, int64_t now_ns, int64_t until_ns,
     int64_t apart_ns
 ) noexcept nogil:
     """The verdict on a numbered message. A `first` above the stream's last plus one opens a hole, if there is room.
 
     `until_ns`: how long the hole waits. `apart_ns`: further behind than that no leg can be.
     """
-    cdef sequence* own = &l.legs[leg]
+    cdef sequence* own = &ln.legs[leg]
     cdef bint joins = not own.known
-    cdef bint apart = l.won_ns and now_ns - l.won_ns > apart_ns
+    cdef bint apart = ln.won_ns and now_ns - ln.won_ns > apart_ns
     cdef int verdict = sequence_check(own, SEQUENCE_RISING, seq, seq, seq)
     if joins:
-        l.resets[leg] = l.reset
-        l.low[leg] = s.known and seq < s.last
-    elif l.low[leg] and l.low[leg] < RESET_RUN:
-        l.low[leg] += 1
+        ln.resets[leg] = ln.reset
+        ln.low[leg] = s.known and seq < s.last
+        ln.reach[leg] = s.last
+    elif seq >= ln.reach[leg]:
+        ln.low[leg] = 0
+    elif ln.low[leg] and ln.low[leg] < RESET_RUN:
+        ln.low[leg] += 1
     if verdict == RESET:
-        l.resets[leg] += 1
-        l.low[leg] = 0
-        if <int>(l.resets[leg] - l.reset) > 0:
-            l.reset = l.resets[leg]
-            return lane_restart(l, s, seq, now_ns)
-    elif l.n_holes and l.resets[leg] == l.reset and lane_fill(l, first, seq):
+        ln.resets[leg] += 1
+        ln.low[leg] = 0
+        if <int>(ln.resets[leg] - ln.reset) > 0:
+            ln.reset = ln.resets[leg]
+            return lane_restart(ln, s, seq, now_ns)
+    elif ln.n_holes and ln.resets[leg] == ln.reset and lane_fill(ln, first, seq):
         if seq > s.last:
             s.last = seq
-        l.won_ns = now_ns
+        ln.won_ns = now_ns
         return FILLED
     elif verdict == DUPLICATE:
         return REPEATED
-    elif l.resets[leg] != l.reset:
+    elif ln.resets[leg] != ln.reset:
         # Numbers of before the reset the other leg has shown. If it was none, this leg knows better in the end.
         if not first <= s.last + 1 <= seq:
             if not apart:
                 return SECOND
-            l.resets[leg] = l.reset
-            return lane_restart(l, s, seq, now_ns)
-        l.resets[leg] = l.reset
+            ln.resets[leg] = ln.reset
+            return lane_restart(ln, s, seq, now_ns)
+        ln.resets[leg] = ln.reset
     if not s.known or seq > s.last:
         if s.known and first > s.last + 1:
-            lane_dig(l, s.last + 1, first - 1, until_ns, False)
+            lane_dig(ln, s.last + 1, first - 1, until_ns, False)
         s.known = True
         s.last = seq
         s.run = 0
-        l.low[leg] = 0
-        l.won_ns = now_ns
+        ln.won_ns = now_ns
         return NEWEST
-    if l.low[leg]:
+    if ln.low[leg]:
         # A new connection whose numbers stay below, while nobody brings any above: both began anew.
-        if l.low[leg] == RESET_RUN and apart:
-            l.low[leg] = 0
-            return lane_restart(l, s, seq, now_ns)
+        if ln.low[leg] == RESET_RUN and apart:
+            ln.low[leg] = 0
+            return lane_restart(ln, s, seq, now_ns)
     return SECOND
 
 
-cdef inline int lane_restart(lane* l, sequence* s, int64_t seq, int64_t now_ns) noexcept nogil:
+cdef inline int lane_restart(lane* ln, sequence* s, int64_t seq, int64_t now_ns) noexcept nogil:
     s.last = seq
     s.run = 0
-    l.won_ns = now_ns
+    ln.won_ns = now_ns
     return ANEW
 
 
 cdef inline bint lane_counts(
-    lane* l, uint32_t leg, uint32_t lead, bint given, uint32_t lead_set, int64_t now_ns, int64_t patience_ns
+    lane* ln, uint32_t leg, uint32_t lead, bint given, uint32_t lead_set, int64_t now_ns, int64_t patience_ns
 ) noexcept nogil:
     """May this leg speak where there are no numbers? The lead changes when it has been silent for too long.
 
     `given`: the lead was named and not just the first to speak; then it leads from its first word on.
     """
     cdef int64_t silent_ns
-    if l.lead_set != lead_set:
-        l.lead_set = lead_set
-        l.lead = <uint8_t>(lead if given else leg)
-    l.heard_ns[leg] = now_ns
-    if l.lead == leg or not l.heard_ns[l.lead]:
+    if ln.lead_set != lead_set:
+        ln.lead_set = lead_set
+        ln.lead = <uint8_t>(lead if given else leg)
+    ln.heard_ns[leg] = now_ns
+    if ln.lead == leg or not ln.heard_ns[ln.lead]:
         return True
-    silent_ns = now_ns - l.heard_ns[l.lead]
+    silent_ns = now_ns - ln.heard_ns[ln.lead]
     if silent_ns <= patience_ns:
         return False
-    l.lead = <uint8_t>leg
+    ln.lead = <uint8_t>leg
     return True

@@ -1,8 +1,8 @@
 """The longer way of a message: arbitrated between two legs, held back behind a hole, spliced with what was fetched.
 
-Entered only while two legs are alive or a stream is held; it then does what the decoder's short way does, and puts ticks
-either in the ring or behind those that wait. Every tick goes to the ring once and in order; the table takes the newest
-at once.
+Entered only while two legs are alive or a stream is held; it then does all that the decoder's short way does, and puts
+ticks either in the ring or behind those that wait. Every tick goes to the ring once and in order; the table takes the
+newest at once.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -133,101 +133,114 @@ cdef inline const schema_message* watch_message_of(const watch* w, size_t at) no
     return &w.program.messages[at // w.streams.symbols]
 
 
-cdef inline bint watch_lend(watch* w, lane* l) noexcept nogil:
+cdef inline bint watch_lend(watch* w, lane* ln) noexcept nogil:
     """Room for another hole in the lane; False if there is none."""
-    if l.holes == NULL and w.n_blocks:
+    if ln.holes == NULL and w.n_blocks:
         w.n_blocks -= 1
-        l.holes = w.blocks[w.n_blocks]
-    return l.holes != NULL and l.n_holes < HOLES
+        ln.holes = w.blocks[w.n_blocks]
+    return ln.holes != NULL and ln.n_holes < HOLES
 
 
-cdef inline void watch_tidy(watch* w, lane* l) noexcept nogil:
+cdef inline void watch_tidy(watch* w, lane* ln) noexcept nogil:
     """Take the room for holes back from a lane without any."""
-    if l.holes != NULL and not l.n_holes:
-        w.blocks[w.n_blocks] = l.holes
+    if ln.holes != NULL and not ln.n_holes:
+        w.blocks[w.n_blocks] = ln.holes
         w.n_blocks += 1
-        l.holes = NULL
+        ln.holes = NULL
 
 
 # ---- out of the store ----
 
 cdef inline uint64_t watch_flush(watch* w, size_t at) noexcept nogil:
     """Publish what waits up to the first hole that is still open; how many ticks."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef held* e
     cdef uint8_t flag = 0
     cdef uint64_t n = 0
-    if l.repairing:
+    if ln.repairing:
         return 0
-    while l.held.head:
-        e = &w.hold.ticks[l.held.head]
+    while ln.held.head:
+        e = &w.hold.ticks[ln.held.head]
         if e.begins and not e.aside:
-            while l.n_holes and l.holes[0].last < e.tick.seq:
-                if not l.holes[0].told:
+            while ln.n_holes and ln.holes[0].last < e.tick.seq:
+                if not ln.holes[0].told:
                     return n
-                if not l.holes[0].flagged:
-                    l.doubt = True
-                lane_close(l, 0)
-            flag = FF_AFTER_GAP if l.doubt else 0
-            l.doubt = False
+                if not ln.holes[0].flagged:
+                    ln.doubt = True
+                lane_close(ln, 0)
+            flag = FF_AFTER_GAP if ln.doubt else 0
+            ln.doubt = False
         if not e.aside:
             e.tick.flags |= flag
         if w.ring.readers:
             ring_publish(w.ring, &e.tick)
-        hold_drop(&w.hold, &l.held, 0)
+        hold_drop(&w.hold, &ln.held, 0)
         n += 1
     return n
 
 
 cdef inline void watch_tell(watch* w, size_t at, int64_t now_ns, int64_t recv_ns) noexcept nogil:
     """Record as gaps the holes that nobody will fill, and flag the row for them."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef uint32_t symbol_id = <uint32_t>(at % w.streams.symbols)
     cdef uint32_t i
-    for i in range(l.n_holes):
-        if l.holes[i].told:
+    for i in range(ln.n_holes):
+        if ln.holes[i].told:
             continue
-        if not lane_is_over(l, &l.holes[i], now_ns):
+        if not lane_is_over(ln, &ln.holes[i], now_ns):
             return
-        l.holes[i].told = True
-        streams_gap(w.streams, symbol_id, m.channel, l.holes[i].first, l.holes[i].last, recv_ns)
+        ln.holes[i].told = True
+        streams_gap(w.streams, symbol_id, m.channel, ln.holes[i].first, ln.holes[i].last, recv_ns)
         watch_doubt(w, m, symbol_id)
 
 
 cdef inline void watch_give_up(watch* w, size_t at, int64_t recv_ns) noexcept nogil:
     """There is no room to wait any longer: what is missing is gaps, what was held goes out."""
-    cdef lane* l = &w.lanes[at]
-    if l.repairing:
-        l.repairing = False
-        l.overflowed = l.doubt = True
+    cdef lane* ln = &w.lanes[at]
+    if ln.repairing:
+        ln.repairing = False
+        ln.overflowed = ln.doubt = True
         w.repairing -= 1
+    watch_let_out(w, at, recv_ns)
+    watch_tidy(w, ln)
+
+
+cdef inline void watch_let_out(watch* w, size_t at, int64_t recv_ns) noexcept nogil:
+    """Everything that waits goes out, nothing is waited for; what comes next follows the last hole."""
+    cdef lane* ln = &w.lanes[at]
+    cdef bint repairing = ln.repairing
+    ln.repairing = False
     watch_tell(w, at, 0x7FFFFFFFFFFFFFFF, recv_ns)
     watch_flush(w, at)
-    watch_tidy(w, l)
+    while ln.n_holes:
+        if not ln.holes[0].flagged:
+            ln.doubt = True
+        lane_close(ln, 0)
+    ln.repairing = repairing
 
 
 cdef inline void watch_list(watch* w, size_t at) noexcept nogil:
-    cdef lane* l = &w.lanes[at]
-    if not l.listed:
-        l.listed = True
-        l.next = w.listed
+    cdef lane* ln = &w.lanes[at]
+    if not ln.listed:
+        ln.listed = True
+        ln.next = w.listed
         w.listed = <uint32_t>at + 1
 
 
-cdef inline bint watch_waits(const lane* l) noexcept nogil:
+cdef inline bint watch_waits(const lane* ln) noexcept nogil:
     """Must this lane's next tick be held?"""
-    return l.repairing or l.held.head or l.n_holes
+    return ln.repairing or ln.held.head or ln.n_holes
 
 
 # ---- in ----
 
 cdef inline uint32_t watch_place(
-    watch* w, lane* l, uint32_t after, const ff_tick* k, int64_t first, bint begins, bint aside
+    watch* w, lane* ln, uint32_t after, const ff_tick* k, int64_t first, bint begins, bint aside
 ) noexcept nogil:
     """One tick to the ring, or behind `after`; where the message's next one goes."""
     if after != TO_RING:
-        return hold_put(&w.hold, &l.held, after, k, first, begins, aside)
+        return hold_put(&w.hold, &ln.held, after, k, first, begins, aside)
     if w.ring.readers:
         ring_publish(w.ring, k)
     return TO_RING
@@ -241,7 +254,7 @@ cdef inline uint32_t watch_count(const ff_fields* f, uint8_t kind) noexcept nogi
 
 
 cdef inline void watch_write(
-    watch* w, lane* l, uint32_t after, ff_tick* k, const ff_fields* f, const double* levels, int64_t first, bint aside
+    watch* w, lane* ln, uint32_t after, ff_tick* k, const ff_fields* f, const double* levels, int64_t first, bint aside
 ) noexcept nogil:
     """All ticks of a message, to the ring or behind `after`. `k` has everything but the numbers."""
     cdef uint32_t side, i, left = f.levels[0] + f.levels[1]
@@ -257,15 +270,20 @@ cdef inline void watch_write(
                 k.flags = flags | (FF_SELL if side else 0) | (FF_LAST_LEVEL if left == 0 else 0)
                 k.value[0] = pair[2 * i]
                 k.value[1] = pair[2 * i + 1]
-                after = watch_place(w, l, after, k, first, begins, aside)
+                after = watch_place(w, ln, after, k, first, begins, aside)
                 begins = False
         return
     watch_values(k, f, 0)
-    after = watch_place(w, l, after, k, first, True, aside)
+    after = watch_place(w, ln, after, k, first, True, aside)
     if k.kind == FF_BAR:
         k.kind = FF_BAR_VOLUME
         watch_values(k, f, 4)
-        watch_place(w, l, after, k, first, False, aside)
+        watch_place(w, ln, after, k, first, False, aside)
+
+
+cdef inline int64_t watch_first(const schema_message* m, const numbers* n) noexcept nogil:
+    """The first number behind which something may be missing."""
+    return n.prev + 1 if m.rule == SEQUENCE_LINKED else n.first
 
 
 cdef inline int64_t watch_lowest(const schema_message* m, const ff_fields* f, const numbers* n) noexcept nogil:
@@ -274,7 +292,7 @@ cdef inline int64_t watch_lowest(const schema_message* m, const ff_fields* f, co
         return n.first
     if f.present >> (FIELD_SEQ + 1) & 1 and f.integer[1] <= n.prev:
         return f.integer[1]
-    return n.prev + 1
+    return watch_first(m, n)
 
 
 cdef inline void watch_values(ff_tick* k, const ff_fields* f, uint32_t begin) noexcept nogil:
@@ -286,7 +304,8 @@ cdef inline void watch_values(ff_tick* k, const ff_fields* f, uint32_t begin) no
 
 
 cdef inline win* watch_win(watch* w, size_t at, int64_t seq) noexcept nogil:
-    return &w.wins[((<uint64_t>seq * <uint64_t>0x9E3779B97F4A7C15) ^ (<uint64_t>at * <uint64_t>0xC2B2AE3D27D4EB4F)) >> 48]
+    cdef uint64_t mixed = <uint64_t>seq * <uint64_t>0x9E3779B97F4A7C15
+    return &w.wins[(mixed ^ (<uint64_t>at * <uint64_t>0xC2B2AE3D27D4EB4F)) >> 48]
 
 
 cdef inline void watch_heard(
@@ -313,47 +332,51 @@ cdef inline void watch_second(
             first.lane = 0
 
 
-cdef inline bint watch_is_below(watch* w, lane* l, int64_t seq) noexcept nogil:
+cdef inline bint watch_is_below(watch* w, lane* ln, int64_t seq) noexcept nogil:
     """Is the message covered by what was spliced (or brought by the other leg)? The first one above ends the floor."""
-    if seq < l.floor or (seq == l.floor and l.reaches):
+    if seq < ln.floor or (seq == ln.floor and ln.reaches):
         return True
-    l.floored = False
+    ln.floored = False
     w.floored -= 1
     return False
 
 
-cdef inline void watch_floor(watch* w, lane* l, int64_t floor, bint reaches, bint seconds) noexcept nogil:
-    w.floored += not l.floored
-    l.floored = w.on = True
-    l.floor = floor
-    l.reaches = reaches
-    l.seconds = seconds
+cdef inline void watch_floor(watch* w, lane* ln, int64_t floor, bint reaches, bint seconds) noexcept nogil:
+    w.floored += not ln.floored
+    ln.floored = w.on = True
+    ln.floor = floor
+    ln.reaches = reaches
+    ln.seconds = seconds
 
 
 cdef inline int watch_judge(
-    watch* w, size_t at, const schema_message* m, bint numbered, numbers* n, uint32_t leg, uint32_t symbol_id,
-    uint16_t source, int64_t recv_ns, int64_t mono_ns, uint8_t* flags
+    watch* w, size_t at, const schema_message* m, bint numbered, const numbers* n, uint32_t leg, uint32_t symbol_id,
+    uint16_t source, uint32_t count, int64_t recv_ns, int64_t mono_ns, uint8_t* flags
 ) noexcept nogil:
     """The verdict on a message, holes opened or filled; FF_AFTER_GAP in `flags` where it is known at once."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef sequence* s = streams_at(w.streams, m, symbol_id, source)
     cdef int64_t last = s.last
-    cdef int64_t first = n.prev + 1 if m.rule == SEQUENCE_LINKED else n.first
+    cdef int64_t first = watch_first(m, n)
     cdef bint ordered = m.rule != SEQUENCE_TIME and m.rule != SEQUENCE_CONNECTION and numbered
     cdef bint opens = ordered and s.known and first > last + 1 and m.rule != SEQUENCE_RISING
     cdef int verdict = IN_ORDER
     cdef uint8_t lead
-    if m.rule == SEQUENCE_RISING:
-        first = n.seq if n.seq <= last else last + 1
-    if opens and not watch_lend(w, l):
+    if m.rule == SEQUENCE_RISING and n.seq > last:
+        first = last + 1
+    if ordered and not hold_fits(&w.hold, count) and lane_lacks(ln, first, n.seq):
+        # It fills a hole, but has no room to wait: only if it is the very next can it go straight to the ring.
+        if ln.repairing or first > ln.holes[0].first or hold_before(&w.hold, &ln.held, n.seq):
+            watch_give_up(w, at, recv_ns)
+    if opens and not watch_lend(w, ln):
         watch_give_up(w, at, recv_ns)
-        watch_lend(w, l)
-    if ordered and (w.arbitrating or l.settling):
+        watch_lend(w, ln)
+    if ordered and (w.arbitrating or ln.settling):
         verdict = lane_judge(
-            l, s, leg, first, n.seq, mono_ns, mono_ns + (w.patience_ns if w.arbitrating else 0), APART * w.patience_ns)
-        if l.n_holes:
+            ln, s, leg, first, n.seq, mono_ns, mono_ns + (w.patience_ns if w.arbitrating else 0), APART * w.patience_ns)
+        if ln.n_holes:
             watch_list(w, at)
-        if verdict == NEWEST and opens and l.holes == NULL:
+        if verdict == NEWEST and opens and ln.holes == NULL:
             # Too many streams have holes: this one is told at once.
             streams_gap(w.streams, symbol_id, m.channel, last + 1, first - 1, recv_ns)
             flags[0] |= FF_AFTER_GAP
@@ -362,28 +385,29 @@ cdef inline int watch_judge(
             w.streams.duplicates += 1
         elif verdict == ANEW:
             w.streams.resets += 1
-            watch_tell(w, at, 0x7FFFFFFFFFFFFFFF, recv_ns)
-            watch_flush(w, at)
+            watch_let_out(w, at, recv_ns)
         return verdict
     if w.arbitrating and m.rule != SEQUENCE_CONNECTION:
-        lead = l.lead
-        if not lane_counts(l, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
+        lead = ln.lead
+        if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
             return SECOND
-        if l.lead != lead and numbered and s.known and not l.floored:
-            watch_floor(w, l, s.last, m.kind == FF_TRADE, True)
-            if watch_is_below(w, l, n.seq):
+        if ln.lead != lead and numbered and s.known and not ln.floored:
+            watch_floor(w, ln, s.last, m.kind == FF_TRADE, True)
+            if watch_is_below(w, ln, n.seq):
                 return SECOND
     if numbered:
         verdict = streams_check(w.streams, s, m, n, symbol_id, recv_ns)
     if w.arbitrating and m.rule == SEQUENCE_CONNECTION:
-        if not lane_counts(l, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
+        if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
             return SECOND
     if verdict == DUPLICATE:
         return REPEATED
     if verdict == RESET:
+        if watch_waits(ln):
+            watch_let_out(w, at, recv_ns)
         return ANEW
     if verdict == GAP:
-        if not (l.repairing and opens and lane_dig(l, last + 1, first - 1, 0, True)):
+        if not (ln.repairing and opens and lane_dig(ln, last + 1, first - 1, 0, True)):
             flags[0] |= FF_AFTER_GAP
         watch_doubt(w, m, symbol_id)
     return NEWEST
@@ -400,22 +424,22 @@ cdef inline void watch_commit(
     watch* w, const schema_message* m, const ff_fields* f, const double* levels, uint32_t symbol_id,
     int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
-    """One message of a symbol: judged, then to table and liveness if it is the newest, to ring or store if it is new."""
+    """One message of a symbol: judged; to table and liveness if it is the newest, to ring or store if it is new."""
     cdef size_t at = <size_t>m.stream * w.streams.symbols + symbol_id
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef uint32_t leg = w.leg_of[source % SOURCES]
     cdef int64_t lag_ns = 0
     cdef uint32_t after, count = watch_count(f, m.kind)
     cdef sequence* own = streams_at(w.streams, m, symbol_id, source)
-    cdef numbers n
+    cdef numbers n = numbers(first=0, seq=0, prev=0)
     cdef bint numbered = streams_numbers(m, f, own.last, &n)
-    cdef bint floored = l.floored
+    cdef bint floored = ln.floored
     cdef int verdict
-    cdef bint two = w.arbitrating or l.settling
+    cdef bint two = w.arbitrating or ln.settling
     cdef ff_tick k
-    if w.arbitrating and l.season != w.season:
-        w.settling -= l.settling
-        lane_begin(l, w.season, w.lead, w.lead_given, w.season_ns)
+    if w.arbitrating and ln.season != w.season:
+        w.settling -= ln.settling
+        lane_begin(ln, w.season, w.lead, w.lead_given, w.season_ns)
     k.symbol_id = symbol_id
     k.kind = m.kind
     k.flags = m.flags
@@ -425,32 +449,30 @@ cdef inline void watch_commit(
     k.recv_ns = recv_ns
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
-    if floored and numbered and watch_is_below(w, l, n.seq):
+    if floored and numbered and watch_is_below(w, ln, n.seq):
         if two:
             watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
-        if l.seconds:
+        if ln.seconds:
             watch_second(w, at, leg, False, n.seq, mono_ns)
         else:
             w.superseded += count
             w.ticks[0] += count
             liveness_touch(w.liveness, symbol_id, m.channel, mono_ns, lag_ns)
         return
-    if m.rule == SEQUENCE_LINKED and numbered and floored and n.seq == l.floor:
+    if m.rule == SEQUENCE_LINKED and numbered and floored and n.seq == ln.floor:
         # The delta that ends where the snapshot does is applied all the same.
         own.last = n.seq - 1
         n.prev = min(n.prev, own.last)
-    verdict = watch_judge(w, at, m, numbered, &n, leg, symbol_id, source, recv_ns, mono_ns, &k.flags)
+    verdict = watch_judge(w, at, m, numbered, &n, leg, symbol_id, source, count, recv_ns, mono_ns, &k.flags)
     if two and verdict != REPEATED:
         watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
     if verdict == SECOND:
         watch_second(w, at, leg, numbered, n.seq, mono_ns)
         watch_end(w, at, False, recv_ns, mono_ns)
         return
-    if watch_waits(l) and not hold_fits(&w.hold, count):
-        watch_give_up(w, at, recv_ns)
-        if verdict == FILLED:  # its numbers have just been told missing: it would be out of order
-            watch_second(w, at, leg, False, n.seq, mono_ns)
-            return
+    if watch_waits(ln) and not hold_fits(&w.hold, count):
+        if verdict != FILLED or ln.repairing:
+            watch_give_up(w, at, recv_ns)
     w.ticks[0] += count
     if f.event_ns:
         histogram_record(w.lag, lag_ns)
@@ -470,28 +492,28 @@ cdef inline void watch_commit(
             else:
                 table_put(w.table, &k, f.present, f.null)
     after = TO_RING
-    if verdict == FILLED and watch_waits(l):
-        after = hold_before(&w.hold, &l.held, n.seq)
-        if after == 0 and not l.repairing and not (l.n_holes and l.holes[0].last < n.seq):
+    if verdict == FILLED and watch_waits(ln):
+        after = hold_before(&w.hold, &ln.held, n.seq)
+        if after == 0 and not ln.repairing and not (ln.n_holes and ln.holes[0].last < n.seq):
             after = TO_RING
-    elif watch_waits(l):
-        after = l.held.tail
-    if after == TO_RING and l.doubt and verdict != REPEATED:
+    elif watch_waits(ln):
+        after = ln.held.tail
+    if after == TO_RING and ln.doubt and verdict != REPEATED:
         k.flags |= FF_AFTER_GAP
-        l.doubt = False
-    watch_write(w, l, after, &k, f, levels, watch_lowest(m, f, &n) if numbered else 0, verdict == REPEATED)
+        ln.doubt = False
+    watch_write(w, ln, after, &k, f, levels, watch_lowest(m, f, &n) if numbered else 0, verdict == REPEATED)
     watch_end(w, at, verdict == NEWEST, recv_ns, mono_ns)
 
 
 cdef inline void watch_end(watch* w, size_t at, bint newest, int64_t recv_ns, int64_t mono_ns) noexcept nogil:
     """After every message: holes both legs have passed are gaps, what need not wait goes out."""
-    cdef lane* l = &w.lanes[at]
-    if l.n_holes or l.held.head:
+    cdef lane* ln = &w.lanes[at]
+    if ln.n_holes or ln.held.head:
         watch_tell(w, at, mono_ns, recv_ns)
         watch_flush(w, at)
-    watch_tidy(w, l)
-    if newest and l.settling and not l.n_holes and not w.arbitrating:
-        l.settling = False
+    watch_tidy(w, ln)
+    if newest and ln.settling and not ln.n_holes and not w.arbitrating:
+        ln.settling = False
         w.settling -= 1
     if not w.arbitrating:
         watch_rest(w)
@@ -504,17 +526,17 @@ cdef inline uint64_t watch_expire(watch* w, int64_t now_ns, int64_t recv_ns) noe
     cdef uint64_t before = w.streams.n_gaps
     cdef uint32_t at = w.listed
     cdef size_t i
-    cdef lane* l
+    cdef lane* ln
     w.listed = 0
     while at:
-        l = &w.lanes[at - 1]
+        ln = &w.lanes[at - 1]
         i = at - 1
-        at = l.next
-        l.listed = False
+        at = ln.next
+        ln.listed = False
         watch_tell(w, i, now_ns, recv_ns)
         watch_flush(w, i)
-        watch_tidy(w, l)
-        if l.n_holes and not l.holes[l.n_holes - 1].told:
+        watch_tidy(w, ln)
+        if ln.n_holes and not ln.holes[ln.n_holes - 1].told:
             watch_list(w, i)
     if w.settling and now_ns - w.single_ns > APART * w.patience_ns:
         for i in range(<size_t>w.streams.symbols * w.program.n_streams):
@@ -528,21 +550,21 @@ cdef inline int64_t watch_deadline(const watch* w) noexcept nogil:
     """The next moment at which a hole's time is up, monotonic; 0: there is none."""
     cdef uint32_t at = w.listed
     cdef uint32_t i
-    cdef const lane* l
+    cdef const lane* ln
     cdef int64_t soonest = 0
     while at:
-        l = &w.lanes[at - 1]
-        for i in range(l.n_holes):
-            if not l.holes[i].told and (soonest == 0 or l.holes[i].until_ns < soonest):
-                soonest = l.holes[i].until_ns
-        at = l.next
+        ln = &w.lanes[at - 1]
+        for i in range(ln.n_holes):
+            if not ln.holes[i].told and (soonest == 0 or ln.holes[i].until_ns < soonest):
+                soonest = ln.holes[i].until_ns
+        at = ln.next
     return soonest
 
 
 cdef inline void watch_single(watch* w, int64_t now_ns) noexcept nogil:
     """One leg is left, whichever: lanes in which it may lag, or that have a hole, are still judged as two."""
     cdef size_t at
-    cdef lane* l
+    cdef lane* ln
     cdef sequence* s
     cdef const schema_message* m
     cdef bint ordered
@@ -551,70 +573,70 @@ cdef inline void watch_single(watch* w, int64_t now_ns) noexcept nogil:
     for at in range(<size_t>w.streams.symbols * w.program.n_streams):
         if at % w.streams.symbols >= w.table.count:
             continue
-        l = &w.lanes[at]
-        if l.season != w.season:
+        ln = &w.lanes[at]
+        if ln.season != w.season:
             continue
         m = watch_message_of(w, at)
         s = &w.streams.each[at]
         ordered = m.rule != SEQUENCE_TIME and m.rule != SEQUENCE_CONNECTION and m.rule != SEQUENCE_NONE
-        if ordered and (l.n_holes or not (l.legs[0].last == s.last == l.legs[1].last)):
-            l.settling = True
+        if ordered and (ln.n_holes or not (ln.legs[0].last == s.last == ln.legs[1].last)):
+            ln.settling = True
             w.settling += 1
-        elif m.rule == SEQUENCE_TIME and s.known and not l.floored:
-            watch_floor(w, l, s.last, m.kind == FF_TRADE, True)
+        elif m.rule == SEQUENCE_TIME and s.known and not ln.floored:
+            watch_floor(w, ln, s.last, m.kind == FF_TRADE, True)
     watch_rest(w)
 
 
 cdef inline void watch_hold(watch* w, size_t at) noexcept nogil:
-    """Hold the ring's ticks of this stream back. The newest gap told of it, if nothing was done about it, is its hole."""
-    cdef lane* l = &w.lanes[at]
+    """Hold the ring's ticks of this stream back. The newest gap told of it is its hole, unless it has been closed."""
+    cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef uint64_t i = w.streams.n_gaps
     cdef uint64_t oldest = i - GAPS if i > GAPS else 0
     cdef gap* g
-    l.overflowed = False
-    if l.repairing:
+    ln.overflowed = False
+    if ln.repairing:
         return
-    l.repairing = w.on = True
+    ln.repairing = w.on = True
     w.repairing += 1
-    while i > oldest and not (l.n_holes and l.holes[0].told):
+    while i > oldest and not (ln.n_holes and ln.holes[0].told):
         i -= 1
         g = &w.streams.log[i % GAPS]
         if g.symbol_id == at % w.streams.symbols and g.channel == m.channel:
-            if not g.closed and g.last <= w.streams.each[at].last and watch_lend(w, l):
-                memmove(&l.holes[1], &l.holes[0], l.n_holes * sizeof(hole))
-                l.holes[0] = hole(first=g.first, last=g.last, until_ns=0, told=True, flagged=True)
-                l.n_holes += 1
+            if not g.closed and g.last <= w.streams.each[at].last and watch_lend(w, ln):
+                memmove(&ln.holes[1], &ln.holes[0], ln.n_holes * sizeof(hole))
+                ln.holes[0] = hole(first=g.first, last=g.last, until_ns=0, told=True, flagged=True)
+                ln.n_holes += 1
             return
 
 
-cdef inline bint watch_missing(const lane* l, int64_t* first, int64_t* last) noexcept nogil:
+cdef inline bint watch_missing(const lane* ln, int64_t* first, int64_t* last) noexcept nogil:
     """What is told missing of a held stream, from the lowest to the highest number."""
     cdef uint32_t i
     cdef bint found = False
-    for i in range(l.n_holes):
-        if l.holes[i].told:
+    for i in range(ln.n_holes):
+        if ln.holes[i].told:
             if not found:
-                first[0] = l.holes[i].first
-            last[0] = l.holes[i].last
+                first[0] = ln.holes[i].first
+            last[0] = ln.holes[i].last
             found = True
     return found
 
 
 cdef inline uint64_t watch_release(watch* w, size_t at) noexcept nogil:
     """Publish what is held as it is; how many ticks. Its gaps are closed: the next hold does not look for them."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef uint64_t i = w.streams.n_gaps
     cdef uint64_t oldest = i - GAPS if i > GAPS else 0
     cdef uint64_t n
-    if l.repairing:
-        l.repairing = False
+    if ln.repairing:
+        ln.repairing = False
         w.repairing -= 1
     n = watch_flush(w, at)
-    while l.n_holes and l.holes[0].told:
-        lane_close(l, 0)
-    watch_tidy(w, l)
+    while ln.n_holes and ln.holes[0].told:
+        lane_close(ln, 0)
+    watch_tidy(w, ln)
     while i > oldest:
         i -= 1
         if w.streams.log[i % GAPS].symbol_id == at % w.streams.symbols and w.streams.log[i % GAPS].channel == m.channel:
@@ -644,7 +666,7 @@ cdef inline int watch_splice_depth(
 ) noexcept nogil:
     """A snapshot, then the held deltas by the provider's rule: `linked` drops u < id, else u <= id; the first one kept
     must begin at or below id (linked) or id + 1; after that nothing may be missing. Else it is too old."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef sequence* s = &w.streams.each[at]
     cdef bint linked = m.rule == SEQUENCE_LINKED
@@ -655,7 +677,7 @@ cdef inline int watch_splice_depth(
     cdef ff_tick k
     watch_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags | FF_SNAPSHOT, recv_ns)
     if (m.rule == SEQUENCE_RANGE or linked) and f.present >> FIELD_SEQ & 1:
-        i = l.held.head
+        i = ln.held.head
         while i and (w.hold.ticks[i].aside or w.hold.ticks[i].tick.seq < number
                      or (not linked and w.hold.ticks[i].tick.seq == number)):
             i = w.hold.ticks[i].next
@@ -668,33 +690,33 @@ cdef inline int watch_splice_depth(
             kept_seq = number
             if s.known and number < s.last:
                 return TOO_OLD
-        for i in range(l.n_holes):
-            if l.holes[i].told and l.holes[i].last > kept_seq:
+        for i in range(ln.n_holes):
+            if ln.holes[i].told and ln.holes[i].last > kept_seq:
                 return TOO_OLD
-        while l.n_holes and l.holes[0].last <= kept_seq:
-            lane_close(l, 0)
+        while ln.n_holes and ln.holes[0].last <= kept_seq:
+            lane_close(ln, 0)
         after = 0
-        i = l.held.head
+        i = ln.held.head
         while i:
             e = &w.hold.ticks[i]
             i = e.next
             if e.tick.seq < number or (e.tick.seq == number and (e.aside or not linked)):
                 w.superseded += 1
-                hold_drop(&w.hold, &l.held, after)
+                hold_drop(&w.hold, &ln.held, after)
             else:
                 after = <uint32_t>(e - w.hold.ticks)
         if not s.known or s.last < number:
             s.known = True
             s.last = number
-            watch_floor(w, l, number, not linked, False)
-    watch_write(w, l, TO_RING, &k, f, levels, 0, False)
+            watch_floor(w, ln, number, not linked, False)
+    watch_write(w, ln, TO_RING, &k, f, levels, 0, False)
     w.spliced += f.levels[0] + f.levels[1]
-    l.doubt = False
+    ln.doubt = False
     watch_release(w, at)
     return REPAIRED
 
 
-cdef inline bint watch_is_older(const watch* w, const lane* l, const ff_tick* k) noexcept nogil:
+cdef inline bint watch_is_older(const watch* w, const lane* ln, const ff_tick* k) noexcept nogil:
     """Is a fetched quote or trade older than the row: by number where both have one, else by event time?"""
     cdef const ff_row* r = &w.table.rows[k.symbol_id]
     cdef int64_t seq = r.quote_seq if k.kind == FF_QUOTE else r.trade_seq
@@ -703,13 +725,13 @@ cdef inline bint watch_is_older(const watch* w, const lane* l, const ff_tick* k)
         return k.seq < seq
     if event_ns and k.event_ns:
         return k.event_ns < event_ns
-    return l.held.head != 0
+    return ln.held.head != 0
 
 
-cdef inline void watch_row(watch* w, const lane* l, const ff_tick* k, const ff_fields* f) noexcept nogil:
+cdef inline void watch_row(watch* w, const lane* ln, const ff_tick* k, const ff_fields* f) noexcept nogil:
     """A fetched price to the row if it is not older. The status stays: only the stream itself makes a row LIVE."""
     cdef uint8_t status = w.table.rows[k.symbol_id].status
-    if not watch_is_older(w, l, k):
+    if not watch_is_older(w, ln, k):
         table_put(w.table, k, f.present, f.null)
         table_judge(w.table, k.symbol_id, status, w.table.rows[k.symbol_id].flags)
 
@@ -718,7 +740,7 @@ cdef inline int watch_splice_trade(
     watch* w, size_t at, const schema_message* reply, const ff_fields* f, int64_t recv_ns
 ) noexcept nogil:
     """One fetched trade of a stream that counts by one: into its hole, or behind the last; else it is known already."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef sequence* s = &w.streams.each[at]
     cdef int64_t seq = f.integer[0]
     cdef ff_tick k
@@ -728,21 +750,21 @@ cdef inline int watch_splice_trade(
         watch_give_up(w, at, recv_ns)
         return OVERFLOWED
     if s.known and seq <= s.last:
-        if lane_fill(l, seq, seq):
-            hold_put(&w.hold, &l.held, hold_before(&w.hold, &l.held, seq), &k, seq, True, False)
+        if lane_fill(ln, seq, seq):
+            hold_put(&w.hold, &ln.held, hold_before(&w.hold, &ln.held, seq), &k, seq, True, False)
             w.spliced += 1
         return REPAIRED
     if s.known and seq > s.last + 1:
-        if not (watch_lend(w, l) and lane_dig(l, s.last + 1, seq - 1, 0, True)):
+        if not (watch_lend(w, ln) and lane_dig(ln, s.last + 1, seq - 1, 0, True)):
             watch_give_up(w, at, recv_ns)
             return OVERFLOWED
         streams_gap(w.streams, k.symbol_id, watch_message_of(w, at).channel, s.last + 1, seq - 1, recv_ns)
-    watch_row(w, l, &k, f)
-    hold_put(&w.hold, &l.held, l.held.tail, &k, seq, True, False)
+    watch_row(w, ln, &k, f)
+    hold_put(&w.hold, &ln.held, ln.held.tail, &k, seq, True, False)
     w.spliced += 1
     s.known = True
     s.last = seq
-    watch_floor(w, l, seq, True, False)
+    watch_floor(w, ln, seq, True, False)
     return REPAIRED
 
 
@@ -750,7 +772,7 @@ cdef inline int watch_splice_last(
     watch* w, size_t at, const schema_message* reply, const ff_fields* f, int64_t recv_ns
 ) noexcept nogil:
     """The last value of a quote or trade, flagged SNAPSHOT: among the held by its number, else before them."""
-    cdef lane* l = &w.lanes[at]
+    cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef sequence* s = &w.streams.each[at]
     cdef int64_t number = f.event_ns if m.rule == SEQUENCE_TIME else f.integer[0]
@@ -759,19 +781,19 @@ cdef inline int watch_splice_last(
     cdef ff_tick k
     watch_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags | FF_SNAPSHOT, recv_ns)
     watch_values(&k, f, 0)
-    watch_row(w, l, &k, f)
+    watch_row(w, ln, &k, f)
     w.spliced += 1
     if numbered and m.rule != SEQUENCE_NONE and m.rule != SEQUENCE_CONNECTION:
         if m.rule != SEQUENCE_TIME:
-            after = hold_before(&w.hold, &l.held, number)
+            after = hold_before(&w.hold, &ln.held, number)
         elif s.known and number > s.last:
-            after = l.held.tail
+            after = ln.held.tail
         if not s.known or number > s.last:
             s.known = True
             s.last = number
-            watch_floor(w, l, number, m.rule != SEQUENCE_TIME, False)
+            watch_floor(w, ln, number, m.rule != SEQUENCE_TIME, False)
     if after and hold_fits(&w.hold, 1):
-        hold_put(&w.hold, &l.held, after, &k, number, True, False)
+        hold_put(&w.hold, &ln.held, after, &k, number, True, False)
     elif w.ring.readers:
         ring_publish(w.ring, &k)
     return REPAIRED

@@ -39,4 +39,6 @@ class Decoder(_core.Decoder):
             source = provider(source).schema
         elif not isinstance(source, Schema):
             raise ConfigError(f"a decoder runs a provider's name, a Provider or a Schema, not {source!r}")
-        return super().__new__(cls, source, ring_capacity=ring_capacity, max_symbols=max_symbols, hold_ticks=hold_ticks, clock=clock)
+        return super().__new__(
+            cls, source, ring_capacity=ring_capacity, max_symbols=max_symbols, hold_ticks=hold_ticks, clock=clock
+        )

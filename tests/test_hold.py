@@ -322,7 +322,7 @@ def book_after(i: int) -> dict[int, int]:
     ),
 )
 def test_a_book_built_from_the_ring_is_right_whenever_it_was_repaired(linked, steps):
-    """Deltas, losses, holds and snapshots of any age in any order: what a reader builds is the true book, unless told."""
+    """Deltas, losses, holds and snapshots of any age: what a reader builds is the true book, unless it was told."""
     held = Held()
     channel = "linked" if linked else "range"
     sent = 0
@@ -525,3 +525,67 @@ def test_a_hold_and_two_legs_go_together(held):
     assert held.fetched(4) == Spliced("repaired", 4)
     assert held.read() == [1, 2, 3, 4, 5]
     assert held.balances()
+
+
+def walk() -> st.SearchStrategy[list[tuple[str, int]]]:
+    """Steps of two legs that lose trades, come and go, and of a session that holds, fetches, releases and expires."""
+    return st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from(["deliver 0", "deliver 1"]), st.integers(1, 6)),
+            st.tuples(st.sampled_from(["deliver 0", "deliver 1"]), st.integers(1, 6)),
+            st.tuples(st.sampled_from(["lose 0", "lose 1"]), st.integers(1, 3)),
+            st.tuples(st.just("fetch"), st.integers(1, 8)),
+            st.tuples(st.sampled_from(["hold", "release", "wait", "two", "one"]), st.integers(0, 1)),
+        ),
+        min_size=5,
+        max_size=40,
+    )
+
+
+@settings(max_examples=600, deadline=None)
+@given(steps=walk(), hold_ticks=st.sampled_from([1, 3, 8, 1000]))
+def test_no_trade_is_published_twice_and_none_vanishes_untold(steps, hold_ticks):
+    """Whatever happens: each number at most once, every one that is not there is in a gap, and the books balance."""
+    held = Held(hold_ticks=hold_ticks)
+    held.decoder.leg(1, 1)
+    held.decoder.arbitrate(True, patience=1.0)
+    at = [1, 1]
+    left = None  # the one leg, while there is only one
+    spoken = late = False
+    seen: list[int] = []
+    for step, n in [("deliver 0", 1), *steps]:
+        what, _, leg_name = step.partition(" ")
+        leg = int(leg_name or 0)
+        if what in ("deliver", "lose") and left in (None, leg):
+            for number in range(at[leg], at[leg] + n) if what == "deliver" else ():
+                held.decoder.decode(b'{"e":"trade","s":"A","p":%d,"q":1,"t":%d}' % (number, number), source=leg)
+            at[leg] += n
+            spoken = spoken or what == "deliver"
+        elif what == "hold":
+            held.decoder.hold("A", "trade")
+            late = late or held.count("gaps")[0] > 0  # the gap told before is repaired behind what is published
+        elif what == "release":
+            held.decoder.release("A", "trade")
+        elif what == "fetch":
+            held.fetched(*range(max(1, min(at) - 4), min(at) + n))
+        elif what == "wait":
+            held.clock.advance(200_000_000)
+            held.decoder.expire()
+        elif what == "two" and left is not None:
+            held.decoder.arbitrate(True)
+            left, spoken = None, False
+        elif what == "one" and left is None and spoken:
+            held.decoder.arbitrate(False)
+            left = n
+        seen += [abs(int(number)) for number in held.read()]
+        assert held.balances()
+        assert held.count("held")[0] <= hold_ticks
+    held.decoder.release("A", "trade")
+    held.decoder.expire(held.clock.mono_ns() + 10**12)
+    seen += [abs(int(number)) for number in held.read()]
+    assert len(seen) == len(set(seen))
+    assert late or seen == sorted(seen)
+    told = {number for gap in held.decoder.gaps() for number in range(gap.first, gap.last + 1)}
+    assert set(range(1, max(seen) + 1)) - set(seen) <= told
+    assert held.count("held", "duplicates", "resets") == (0, 0, 0)
+    assert held.decoder.deadline is None

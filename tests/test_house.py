@@ -94,7 +94,17 @@ HEADERS: dict[str, set[str]] = {
     "arbiter": {"hold", "sequence"},
     "streams": {"layout", "schema", "sequence"},
     "watch": {
-        "arbiter", "histogram", "hold", "layout", "liveness", "ring", "schema", "sequence", "streams", "table", "tick",
+        "arbiter",
+        "histogram",
+        "hold",
+        "layout",
+        "liveness",
+        "ring",
+        "schema",
+        "sequence",
+        "streams",
+        "table",
+        "tick",
     },
     "json": {"layout", "message", "scan", "schema", "slots", "tick"},
 }
@@ -102,10 +112,10 @@ HEADERS: dict[str, set[str]] = {
 HEADERS["decoder"] = set(HEADERS)
 
 PUBLIC = """
-    AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag Gap GapError GaveUp
-    HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
-    Provider Schema StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN
-    TickReader TickRing Week bars check kernels levels marks quotes trades
+    AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap GapError
+    GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
+    Provider Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
+    TICK_DTYPE_PLAIN TickReader TickRing Week bars check kernels levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")
