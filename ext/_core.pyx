@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy
 
 from fastfeed.errors import ConfigError, DecodeError
-from fastfeed.records import MARK_DTYPE, PRICE_DTYPE, TICK_DTYPE, TICK_DTYPE_PLAIN, Gap
+from fastfeed.records import MARK_DTYPE, PRICE_DTYPE, TICK_DTYPE, TICK_DTYPE_PLAIN, Gap, Spliced
 
 cimport cython
 from cpython.buffer cimport (
@@ -21,13 +21,13 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strcmp
+from libc.string cimport memcmp, memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
-from decoder cimport GAPS, decoder, decoder_close, decoder_copied, decoder_in_place, decoder_open, gap
+from decoder cimport decoder, decoder_close, decoder_copied, decoder_in_place, decoder_open
 from histogram cimport histogram_quantile
 from json cimport json_frame
-from layout cimport layout_choice, layout_kernels
+from layout cimport FIELD_SEQ, ff_fields, layout_choice, layout_kernels
 from message cimport message_most, message_scale
 from liveness cimport (
     REQUIRED, liveness, liveness_age, liveness_at, liveness_close, liveness_forget, liveness_mask, liveness_oldest,
@@ -42,15 +42,22 @@ from schema cimport (
     NO_NODE, UNIT_NS, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message,
     schema_node,
 )
-from slots cimport MALFORMED, slots
+from slots cimport MALFORMED, slots, slots_reset
+from sequence cimport SEQUENCE_CONTIGUOUS
+from streams cimport GAPS, SOURCES, gap
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
     table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_judge, table_mark,
     table_open, table_pending, table_reader, table_ready, table_received,
 )
-from tick cimport FF_QUOTE, FF_TRADE
+from tick cimport FF_CONTROL, FF_LEVEL, FF_QUOTE, FF_SNAPSHOT, FF_TRADE
 from tick cimport ff_row as row_t
 from tick cimport ff_tick as tick_t
+from watch cimport (
+    OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, watch, watch_arbitrate, watch_deadline, watch_expire, watch_hold,
+    watch_leg, watch_message_of, watch_missing, watch_open, watch_release, watch_single, watch_splice_depth,
+    watch_splice_last, watch_splice_trade,
+)
 
 
 cdef extern from "time.h" nogil:
@@ -427,6 +434,10 @@ cdef class PriceTable:
             symbols_close(<symbols*>self._symbols)
         if self._liveness != NULL:
             liveness_close(<liveness*>self._liveness)
+        if self._legs != NULL:
+            liveness_close(<liveness*>self._legs)
+            liveness_close(<liveness*>self._legs + 1)
+        free(self._legs)
         free(self._table)
         free(self._symbols)
         free(self._liveness)
@@ -535,16 +546,20 @@ cdef class PriceTable:
         PyBuffer_Release(&view)
         return out
 
-    def arrived(self, channel not None):
-        """When each symbol's newest data of a channel came in, on the monotonic clock (ns, int64 array); 0: never."""
+    def arrived(self, channel not None, leg=None):
+        """When each symbol's newest data of a channel came in, on the monotonic clock (ns, int64 array); 0: never.
+
+        `leg` (0 or 1): by that leg, first or second, since the decoder began to arbitrate.
+        """
         cdef table* t = <table*>self._table
         cdef object out = numpy.empty(t.count, numpy.int64)
         cdef Py_buffer view
         cdef uint32_t i
         cdef int number = self._channel(channel)
+        cdef liveness* of = <liveness*>self._of_leg(leg)
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
         for i in range(t.count):
-            (<int64_t*>view.buf)[i] = liveness_at(<liveness*>self._liveness, i, number).mono_ns
+            (<int64_t*>view.buf)[i] = liveness_at(of, i, number).mono_ns
         PyBuffer_Release(&view)
         return out
 
@@ -563,11 +578,16 @@ cdef class PriceTable:
         PyBuffer_Release(&view)
         return out
 
-    def sweep(self, channel not None, *, threshold=None, double factor=4.0, double floor=1.0, double ceiling=60.0):
+    def sweep(
+        self, channel not None, *, threshold=None, double factor=4.0, double floor=1.0, double ceiling=60.0, leg=None,
+    ):
         """What has changed on a channel since the last sweep: (ids fallen silent, ids heard again), two lists.
 
         Silent is longer than `threshold` seconds without data, or, without one, than `factor` times the symbol's own
         usual gap, kept between `floor` and `ceiling`. What has never been heard is neither.
+
+        `leg` (0 or 1): what that leg brings, so that a mute leg shows although the other keeps the prices fresh. Each
+        leg's silence is remembered apart.
         """
         cdef table* t = <table*>self._table
         cdef uint32_t i
@@ -578,9 +598,9 @@ cdef class PriceTable:
         cdef int64_t floor_ns = _age_ns(floor)
         cdef int64_t ceiling_ns = _age_ns(ceiling)
         cdef list silent = [], heard = []
+        cdef liveness* of = <liveness*>self._of_leg(leg)
         for i in range(t.count):
-            changed = liveness_sweep(
-                <liveness*>self._liveness, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
+            changed = liveness_sweep(of, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
             if changed > 0:
                 silent.append(i)
             elif changed < 0:
@@ -643,6 +663,27 @@ cdef class PriceTable:
         if channel not in self.channels:
             raise ConfigError(f"unknown channel {channel!r}: use one of {', '.join(self.channels)}")
         return self.channels.index(channel)
+
+    cdef void* _of_leg(self, leg) except NULL:
+        if leg is None:
+            return self._liveness
+        if leg not in (0, 1):
+            raise ConfigError(f"leg {leg!r}: use 0 or 1, or None for both together")
+        if self._legs == NULL:
+            raise ConfigError("there are no legs to tell apart: call Decoder.arbitrate(True) first")
+        return <liveness*>self._legs + <int>leg
+
+    cdef int _open_legs(self) except -1:
+        cdef liveness* own = <liveness*>self._liveness
+        cdef liveness* legs = <liveness*>self._legs
+        if legs != NULL:
+            return 0
+        legs = <liveness*>calloc(2, sizeof(liveness))
+        self._legs = legs
+        if legs == NULL or not (liveness_open(legs, own.symbols, own.channels, own.priced)
+                                and liveness_open(legs + 1, own.symbols, own.channels, own.priced)):
+            raise MemoryError
+        return 0
 
     cdef bint row(self, uint32_t symbol_id, ff_row* out) noexcept nogil:
         if symbol_id >= (<table*>self._table).count:
@@ -853,26 +894,33 @@ cdef class TickReader:
         return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
 
 
-cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns) except -1:
+cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source) except -1:
     cdef Py_buffer view
     if PyBytes_CheckExact(payload):
-        decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, 0)
+        decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source)
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
-    decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, 0)
+    decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source)
     PyBuffer_Release(&view)
     return 0
+
+
+cdef inline int64_t _let_out(const watch* w) noexcept:
+    """A count that rises with every tick that splices and what was held bring to the ring."""
+    return <int64_t>(w.spliced - w.superseded) - w.hold.used
 
 
 cdef class Decoder:
     """Frames in, prices and ticks out; no network. `schema` is a `fastfeed.schema.Schema`."""
 
-    def __cinit__(self, schema, *, ring_capacity=65536, max_symbols=65536, clock=None):
+    def __cinit__(self, schema, *, ring_capacity=65536, max_symbols=65536, hold_ticks=65536, clock=None):
         cdef decoder* d
         if not 1 <= max_symbols <= 1 << 24:
             raise ConfigError(f"max_symbols={max_symbols!r}: use 1 to 2**24")
+        if not 1 <= hold_ticks <= 1 << 24:
+            raise ConfigError(f"hold_ticks={hold_ticks!r}: use 1 to 2**24")
         self._program = schema.program
         self.schema = schema
         self.clock = Clock() if clock is None else clock
@@ -887,6 +935,9 @@ cdef class Decoder:
             <ring*>self.ring._ring, <liveness*>self.prices._liveness,
         ):
             raise MemoryError
+        d.watch.hold_ticks = hold_ticks
+        d.watch.patience_ns = 1000000000
+        d.watch.lead_set = 1
         d.run = _kernel().run
         d.simd = _is_simd()
 
@@ -894,22 +945,29 @@ cdef class Decoder:
         if self._decoder != NULL:
             decoder_close(<decoder*>self._decoder)
         free(self._decoder)
+        if self._reply != NULL:
+            slots_reset(<slots*>self._reply)
+            free((<slots*>self._reply).text)
+            free((<slots*>self._reply).levels)
+            free((<slots*>self._reply).fields)
+            free((<slots*>self._reply).controls)
+        free(self._reply)
 
-    def decode(self, payload, recv_ns=None):
+    def decode(self, payload, recv_ns=None, uint16_t source=0):
         """Decode one frame (any contiguous buffer); how many ticks it made.
 
         Never raises for what the frame holds: that is counted.
 
-        `recv_ns`: when it was received (UTC, ns), by default now.
+        `recv_ns`: when it was received (UTC, ns), by default now. `source`: the number of the connection it came by.
         """
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
         cdef int64_t mono_ns, utc_ns
         self.clock.now(&mono_ns, &utc_ns)
-        _decode(d, payload, utc_ns if recv_ns is None else recv_ns, mono_ns)
+        _decode(d, payload, utc_ns if recv_ns is None else recv_ns, mono_ns, source)
         return d.ticks - before
 
-    def decode_many(self, payloads, recv_ns=None):
+    def decode_many(self, payloads, recv_ns=None, uint16_t source=0):
         """Decode frames that were received together; how many ticks they made."""
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
@@ -918,7 +976,7 @@ cdef class Decoder:
         if recv_ns is not None:
             utc_ns = recv_ns
         for payload in payloads:
-            _decode(d, payload, utc_ns, mono_ns)
+            _decode(d, payload, utc_ns, mono_ns, source)
         return d.ticks - before
 
     def add_symbol(self, str symbol not None):
@@ -938,7 +996,7 @@ cdef class Decoder:
 
     def connected(self, uint16_t source=0):
         """A new connection begins: sequences that count per connection start anew."""
-        (<decoder*>self._decoder).connections[source % 256].known = False
+        (<decoder*>self._decoder).streams.connections[source % SOURCES].known = False
 
     def gaps(self, uint64_t since=0):
         """The gaps found, oldest first, as a list of `Gap`: the newest 65,536.
@@ -949,10 +1007,10 @@ cdef class Decoder:
         cdef uint64_t i
         cdef gap* g
         cdef list found = []
-        if d.n_gaps > GAPS and since < d.n_gaps - GAPS:
-            since = d.n_gaps - GAPS
-        for i in range(since, d.n_gaps):
-            g = &d.gap_log[i % GAPS]
+        if d.streams.n_gaps > GAPS and since < d.streams.n_gaps - GAPS:
+            since = d.streams.n_gaps - GAPS
+        for i in range(since, d.streams.n_gaps):
+            g = &d.streams.log[i % GAPS]
             channel = self.schema.channels[g.channel]
             found.append(Gap(channel, self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
         return found
@@ -960,13 +1018,18 @@ cdef class Decoder:
     def stats(self):
         """The counters: `frames == data + control + unknown + malformed`, each frame in one of them.
 
-        The rest counts what frames held.
+        The rest counts what frames held: `messages`, `ticks`, `duplicates`, `resets`, and `seconds`, the messages the
+        other leg had brought already, which make no ticks. A reader that was there all along has received
+        `ticks + spliced - superseded - held`: `spliced` ticks were fetched, `superseded` ones left out because what was
+        fetched covers them, `held` ones still wait.
         """
         cdef decoder* d = <decoder*>self._decoder
         return {
             "frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown, "malformed": d.malformed,
-            "messages": d.messages, "ticks": d.ticks, "gaps": d.n_gaps, "duplicates": d.duplicates,
-            "resets": d.resets, "refused_symbols": d.refused, "predicted": d.predicted,
+            "messages": d.messages, "ticks": d.ticks, "gaps": d.streams.n_gaps,
+            "duplicates": d.streams.duplicates, "resets": d.streams.resets, "seconds": d.watch.seconds,
+            "held": d.watch.hold.used, "superseded": d.watch.superseded, "spliced": d.watch.spliced,
+            "refused_symbols": d.refused, "predicted": d.predicted,
         }
 
     def lag_quantiles(self, *quantiles):
@@ -979,6 +1042,261 @@ cdef class Decoder:
         """The last symbol the full table had no row for (its first 64 bytes), or None."""
         cdef decoder* d = <decoder*>self._decoder
         return d.refused_name[:d.refused_size].decode("utf-8", "replace") if d.refused else None
+
+    # ---- two legs ----
+
+    def leg(self, int source, int leg):
+        """Connection number `source` (below 256) speaks for leg 0 or 1; until told so, each speaks for leg 0.
+
+        A leg may be any number of connections.
+        """
+        if not 0 <= source < SOURCES or leg not in (0, 1):
+            raise ConfigError(f"leg {leg!r} of connection {source!r}: legs are 0 and 1, connections 0 to 255")
+        (<decoder*>self._decoder).watch.leg_of[source] = <uint8_t>leg
+
+    def arbitrate(self, bint on, *, patience=None):
+        """Two legs carry the same streams from now on, or (False) one is left, whichever.
+
+        While on, of every numbered stream the first arrival wins. What comes second on the other leg makes no tick and
+        counts in `seconds`; a repeat on the same leg is a DUPLICATE as ever. A hole one leg leaves is no gap yet: the
+        table takes the newest at once, the ring's ticks behind the hole wait (within `hold_ticks`) until the other leg
+        has filled it, has passed it too, or `patience` seconds (1 by default) are over; see `expire`. Of a stream
+        without numbers (rule none, time or connection) only the lead leg counts; the lead changes when it has been
+        silent on that stream of that symbol for longer than `patience` while the other speaks, or by `lead`.
+
+        When a second leg joins one that has delivered so far, name that one by `lead` first. Turned off, the leg left
+        may lag at first, and may still fill holes of the other; expiring goes on until they are gone.
+        """
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        if patience is not None:
+            if not 0 < patience <= 3600:
+                raise ConfigError(f"patience={patience!r}: use seconds above 0, at most 3,600")
+            w.patience_ns = <int64_t>(patience * 1e9)
+        if on:
+            self.prices._open_legs()
+            if not watch_arbitrate(w, self.clock.mono()):
+                raise MemoryError
+            w.legs[0].liveness = <liveness*>self.prices._legs
+            w.legs[1].liveness = <liveness*>self.prices._legs + 1
+        elif w.arbitrating:
+            watch_single(w, self.clock.mono())
+
+    def lead(self, int leg):
+        """This leg leads at once where streams have no numbers: a switch-over, or the other leg is lost.
+
+        Where it has not spoken yet, the other counts until it does.
+        """
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        if leg not in (0, 1):
+            raise ConfigError(f"leg {leg!r}: use 0 or 1")
+        w.lead = <uint8_t>leg
+        w.lead_given = True
+        w.lead_set += 1
+
+    def expire(self, now_mono_ns=None):
+        """Holes whose patience is over become gaps, what waited behind them goes to the ring; how many gaps that made.
+
+        `now_mono_ns`: the monotonic clock, by default this decoder's. Call it at `deadline`, or in every sweep.
+        """
+        cdef int64_t mono_ns, utc_ns
+        self.clock.now(&mono_ns, &utc_ns)
+        if now_mono_ns is not None:
+            mono_ns = now_mono_ns
+        return watch_expire(&(<decoder*>self._decoder).watch, mono_ns, utc_ns)
+
+    @property
+    def deadline(self):
+        """When the patience with the oldest open hole is over (monotonic, ns); None if nothing waits for it."""
+        return watch_deadline(&(<decoder*>self._decoder).watch) or None
+
+    def legs(self):
+        """What each leg is worth, as two dicts: leg 0 and leg 1, since the first `arbitrate(True)`.
+
+        `wins` (first arrivals, in messages), `seconds`, `behind_ms` (how far its seconds came behind the winner, p50
+        and p99; of numbered streams, among the newest 65,536 wins; 0 without any) and `arrived` (per channel the
+        newest arrival, first or second, on the monotonic clock in ns).
+        """
+        return tuple([self._leg_worth(leg) for leg in range(2)])
+
+    cdef dict _leg_worth(self, int leg):
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef watch_leg* of
+        if w.legs == NULL:
+            return {"wins": 0, "seconds": 0, "behind_ms": {"p50": 0.0, "p99": 0.0}, "arrived": {}}
+        of = w.legs + leg
+        return {
+            "wins": of.wins,
+            "seconds": of.seconds,
+            "behind_ms": {
+                "p50": histogram_quantile(&of.behind, 0.5) / 1e6, "p99": histogram_quantile(&of.behind, 0.99) / 1e6,
+            },
+            "arrived": {name: of.newest_ns[i] for i, name in enumerate(self.schema.channels) if of.newest_ns[i]},
+        }
+
+    # ---- hold, splice, release ----
+
+    def hold(self, str symbol not None, channel not None):
+        """From now on the ring's ticks of this symbol and channel wait, until `splice` has repaired them or `release`.
+
+        Hold before the first message that may follow a hole, best while the connection is down; the newest gap already
+        told of the stream is repaired as well, then behind what has been published. Table and freshness go on as ever.
+        All held ticks together fill at most `hold_ticks`. When they are full, the stream that needs room is released,
+        its first tick flagged AFTER_GAP, and the next `splice` or `release` of it says "overflowed". Idempotent.
+        """
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        self.add_symbol(symbol)
+        if not watch_open(w):
+            raise MemoryError
+        for at in self._lanes(symbol, channel):
+            watch_hold(w, at)
+
+    def release(self, str symbol not None, channel not None):
+        """Publish what is held as it is, flagged AFTER_GAP behind every hole left; a `fastfeed.records.Spliced`.
+
+        Its `first` and `last` tell what is missing for good.
+        """
+        cdef list lanes = self._lanes(symbol, channel)
+        return self._ended(lanes) or self._released("released", lanes)
+
+    def splice(self, str symbol not None, channel not None, payload, schema, recv_ns=None):
+        """Put what was fetched into a held stream; a `fastfeed.records.Spliced` says how that stands.
+
+        `schema` reads the reply; its messages may have `symbol=GIVEN`. Those of other symbols are passed over.
+
+        A depth snapshot goes to the ring flagged SNAPSHOT, then the held deltas by the provider's rule. Range: those
+        with u <= id are left out, the first kept must have U <= id + 1. Linked: those with u < id are left out, the
+        first kept must have U <= id <= u, or follow directly (pu <= id). Behind that nothing may be missing, else the
+        snapshot is "too old". One that is newer than all deltas is good: later ones it covers are left out. (Binance,
+        "How to manage a local order book correctly", spot and USD-M.)
+
+        Trades of a stream that counts by one fill its hole, in order before the held ones. Those above its last number
+        are new and go to the row too, those known already are passed over. "missing" tells what is left of the hole.
+
+        Any other quote or trade is a last value: to the ring flagged SNAPSHOT, in its place by number, and to the row
+        unless that is newer (by number where both have one, else by event time). Live ones it covers are left out.
+
+        What is fetched touches neither freshness nor status: only the stream itself does. The row's AFTER_GAP stays
+        until `prices.repaired(symbol)`; call it when every channel of the symbol is repaired.
+        """
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef list lanes = self._lanes(symbol, channel)
+        cdef int64_t before = _let_out(w)
+        cdef int64_t mono_ns, utc_ns
+        cdef int outcome
+        if (ended := self._ended(lanes)) is not None:
+            return ended
+        self.clock.now(&mono_ns, &utc_ns)
+        outcome = self._splice(lanes, symbol, payload, schema, utc_ns if recv_ns is None else recv_ns)
+        if outcome == UNREADABLE:
+            return Spliced("unreadable")
+        if outcome == TOO_OLD:
+            return Spliced("too old")
+        if outcome == OVERFLOWED:
+            return self._ended(lanes)._replace(ticks=_let_out(w) - before)
+        missing = self._missing(lanes)
+        if missing != (None, None):
+            return Spliced("missing", _let_out(w) - before, *missing)
+        self._released("repaired", lanes)
+        return Spliced("repaired", _let_out(w) - before)
+
+    cdef list _lanes(self, str symbol, channel):
+        """The lanes of a symbol's channel: one per message that makes ticks of it."""
+        cdef program* p = <program*>self._program._program
+        cdef int number = self.prices._channel(channel)
+        cdef Py_ssize_t symbol_id = _find(<symbols*>self.prices._symbols, symbol)
+        cdef Py_ssize_t limit = (<decoder*>self._decoder).streams.symbols
+        cdef int i
+        if symbol_id == NO_SYMBOL:
+            return []
+        return [
+            i * limit + symbol_id for i in range(p.n_streams)
+            if p.messages[i].channel == number and p.messages[i].kind != FF_CONTROL
+        ]
+
+    cdef tuple _missing(self, list lanes):
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef int64_t first, last
+        cdef list found = []
+        for at in lanes:
+            if watch_missing(&w.lanes[<size_t>at], &first, &last):
+                found += [first, last]
+        return (min(found), max(found)) if found else (None, None)
+
+    cdef object _released(self, str outcome, list lanes):
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef int64_t before = _let_out(w)
+        cdef tuple missing = self._missing(lanes)
+        for at in lanes:
+            w.lanes[<size_t>at].overflowed = False
+            watch_release(w, at)
+        return Spliced(outcome, _let_out(w) - before, *missing)
+
+    cdef object _ended(self, list lanes):
+        """What to answer if nothing is held any more; None while it is."""
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        if w.lanes == NULL:
+            return Spliced("not held")
+        for at in lanes:
+            if w.lanes[<size_t>at].overflowed:
+                return self._released("overflowed", lanes)
+        for at in lanes:
+            if w.lanes[<size_t>at].repairing:
+                return None
+        return Spliced("not held")
+
+    cdef int _splice(self, list lanes, str symbol, payload, schema, int64_t recv_ns) except -1:
+        """Every message of the reply to its lane, in rising order."""
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef program* p = <program*>(<Program>schema.program)._program
+        cdef bytes text = bytes(payload) + b"\0" * FF_PADDING  # the fields point into it
+        cdef const char* start = PyBytes_AS_STRING(text)
+        cdef _Name name = _Name()
+        cdef slots* j = <slots*>self._reply
+        cdef ff_fields* f
+        cdef const schema_message* m
+        cdef Py_ssize_t i, n, at
+        cdef bint falling
+        cdef int outcome = UNREADABLE
+        name.set(symbol)
+        if j == NULL:
+            j = <slots*>calloc(1, sizeof(slots))
+            if j == NULL:
+                raise MemoryError
+            self._reply = j
+        j.program = p
+        j.given = name.text
+        j.given_size = name.size
+        if json_frame(j, start, start + len(text) - FF_PADDING, (<decoder*>self._decoder).simd) == MALFORMED:
+            return UNREADABLE
+        n = j.n_fields
+        falling = n > 1 and j.fields[0].integer[0] > j.fields[n - 1].integer[0]
+        for i in range(n):
+            f = &j.fields[n - 1 - i if falling else i]
+            m = &p.messages[f.message]
+            at = self._lane_for(lanes, m.kind)
+            if at < 0 or f.symbol_size != name.size or memcmp(f.symbol, name.text, name.size) != 0:
+                continue
+            if m.kind == FF_LEVEL:
+                outcome = watch_splice_depth(w, at, m, f, j.levels, recv_ns)
+            elif (m.kind == FF_TRADE and f.present >> FIELD_SEQ & 1
+                    and watch_message_of(w, at).rule == SEQUENCE_CONTIGUOUS):
+                outcome = watch_splice_trade(w, at, m, f, recv_ns)
+            else:
+                outcome = watch_splice_last(w, at, m, f, recv_ns)
+            if outcome != REPAIRED:
+                break
+        return outcome
+
+    cdef Py_ssize_t _lane_for(self, list lanes, int kind) except -2:
+        """Where a fetched message of this kind belongs, rather to deltas than to snapshots; -1: nowhere."""
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef Py_ssize_t at, found = -1
+        for at in lanes:
+            if watch_message_of(w, at).kind == kind and (
+                found < 0 or watch_message_of(w, found).flags & FF_SNAPSHOT
+            ):
+                found = at
+        return found
 
     cdef int frame(
         self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source

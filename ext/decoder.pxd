@@ -16,14 +16,13 @@ from message cimport message_finish
 from ring cimport ring, ring_publish
 from scan cimport FF_PADDING
 from schema cimport program, schema_message
-from sequence cimport (
-    DUPLICATE, GAP, IN_ORDER, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
-    sequence, sequence_check,
-)
+from sequence cimport DUPLICATE, GAP, IN_ORDER, sequence
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_grow, slots_reset
+from streams cimport numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_open
 from symbols cimport NO_SYMBOL, symbols, symbols_intern
 from table cimport table, table_add, table_mark_put, table_put
 from tick cimport *
+from watch cimport watch, watch_close, watch_commit
 
 
 cdef extern from "math.h" nogil:
@@ -32,16 +31,7 @@ cdef extern from "math.h" nogil:
 cdef enum:
     LAYOUTS = 4         # remembered at a time
     CREDIT = 64         # frames a good record lets prediction fail in a row
-    SOURCES = 256       # connections whose own sequence is tracked
-    GAPS = 65536        # newest gaps kept
     REFUSED_BYTES = 64  # of the name of the last symbol refused
-
-cdef struct gap:
-    uint32_t symbol_id
-    uint16_t channel
-    int64_t first       # first and last missing
-    int64_t last
-    int64_t recv_ns
 
 cdef struct decoder:
     slots slots
@@ -50,8 +40,8 @@ cdef struct decoder:
     table* table
     ring* ring
     liveness* liveness
-    sequence* sequences       # [stream * symbols + symbol]
-    sequence connections[256]
+    streams streams
+    watch watch
     layout draft              # the layout being learned
     layout layouts[4]
     uint8_t order[4]          # in which they are tried: the latest right one first
@@ -60,8 +50,6 @@ cdef struct decoder:
     slot* trace
     char* scratch             # a padded copy of a frame that cannot be read in place
     size_t scratch_size
-    gap* gap_log
-    uint64_t n_gaps
     histogram lag             # event time to receipt, in ns
     uint64_t frames
     uint64_t data
@@ -70,8 +58,6 @@ cdef struct decoder:
     uint64_t malformed
     uint64_t messages
     uint64_t ticks
-    uint64_t duplicates
-    uint64_t resets
     uint64_t refused          # ticks of symbols the full table had no row for
     uint64_t predicted
     char refused_name[64]
@@ -89,10 +75,15 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.ring = r
     d.liveness = l
     d.credit = CREDIT
-    d.sequences = <sequence*>calloc(<size_t>s.limit * p.n_streams, sizeof(sequence))
-    d.gap_log = <gap*>calloc(GAPS, sizeof(gap))
+    d.watch.program = p
+    d.watch.table = t
+    d.watch.ring = r
+    d.watch.liveness = l
+    d.watch.streams = &d.streams
+    d.watch.lag = &d.lag
+    d.watch.ticks = &d.ticks
     d.trace = <slot*>calloc(LAYOUT_STEPS, sizeof(slot))
-    return d.sequences != NULL and d.gap_log != NULL and d.trace != NULL
+    return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL
 
 
 cdef inline void decoder_close(decoder* d) noexcept nogil:
@@ -101,8 +92,8 @@ cdef inline void decoder_close(decoder* d) noexcept nogil:
     free(d.slots.levels)
     free(d.slots.fields)
     free(d.slots.controls)
-    free(d.sequences)
-    free(d.gap_log)
+    streams_close(&d.streams)
+    watch_close(&d.watch)
     free(d.trace)
     free(d.scratch)
 
@@ -127,39 +118,11 @@ cdef inline int decoder_sequence(
     decoder* d, const schema_message* m, const ff_fields* f, uint32_t symbol_id, uint16_t source, int64_t recv_ns
 ) noexcept nogil:
     """Where this message stands in its stream; a gap is recorded."""
-    cdef uint8_t rule = m.rule
-    cdef sequence* s
-    cdef int64_t seq = f.integer[0]
-    cdef int64_t first = f.integer[1] if rule == SEQUENCE_RANGE and f.present >> (FIELD_SEQ + 1) & 1 else seq
-    cdef int64_t last, prev
-    cdef int verdict
-    cdef gap* g
-    if rule == SEQUENCE_TIME:
-        seq = f.event_ns
-        if seq == 0:
-            return IN_ORDER
-    elif rule == SEQUENCE_NONE or not (f.present >> FIELD_SEQ) & 1:
+    cdef sequence* s = streams_at(&d.streams, m, symbol_id, source)
+    cdef numbers n
+    if not streams_numbers(m, f, s.last, &n):
         return IN_ORDER
-    if rule == SEQUENCE_CONNECTION:
-        s = &d.connections[source % SOURCES]
-    else:
-        s = &d.sequences[<size_t>m.stream * d.symbols.limit + symbol_id]
-    last = s.last
-    prev = f.integer[2] if f.present >> (FIELD_SEQ + 2) & 1 else last
-    verdict = sequence_check(s, rule, first, seq, prev)
-    if verdict == GAP:
-        g = &d.gap_log[d.n_gaps % GAPS]
-        d.n_gaps += 1
-        g.symbol_id = symbol_id
-        g.channel = m.channel
-        g.first = last + 1
-        g.last = prev if rule == SEQUENCE_LINKED else first - 1
-        g.recv_ns = recv_ns
-    elif verdict == DUPLICATE:
-        d.duplicates += 1
-    elif verdict == RESET:
-        d.resets += 1
-    return verdict
+    return streams_check(&d.streams, s, m, &n, symbol_id, recv_ns)
 
 
 cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
@@ -206,6 +169,9 @@ cdef inline void decoder_commit(
     cdef int verdict
     k.symbol_id = decoder_symbol(d, f.symbol, f.symbol_size)
     if k.symbol_id == NO_SYMBOL:
+        return
+    if d.watch.on:
+        watch_commit(&d.watch, m, f, d.slots.levels, k.symbol_id, recv_ns, mono_ns, source)
         return
     verdict = decoder_sequence(d, m, f, k.symbol_id, source, recv_ns)
     k.kind = m.kind

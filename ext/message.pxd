@@ -219,7 +219,10 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
     Runs after a parse and after a layout alike.
     """
     if not f.present & (1 << FIELD_SYMBOL) or f.symbol_size == 0:
-        return False
+        if j.given == NULL:
+            return False
+        f.symbol = j.given
+        f.symbol_size = j.given_size
     if (m.symbol_until or m.symbol_upper) and not message_symbol(j, m, f):
         return False
     f.event_ns = 0

@@ -52,6 +52,8 @@ cdef struct slots:
     uint32_t n_controls
     uint32_t max_controls
     uint32_t messages       # recognised or not, in this frame
+    const char* given       # the symbol of messages that name none; NULL: there is none
+    uint32_t given_size
 
 
 cdef inline bint slots_grow(slots* j, void** store, uint32_t* room, uint32_t need, size_t size) noexcept nogil:

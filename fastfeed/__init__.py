@@ -40,6 +40,7 @@ from fastfeed.records import (
     Flag,
     Gap,
     Kind,
+    Spliced,
     Status,
     bars,
     levels,
@@ -47,7 +48,7 @@ from fastfeed.records import (
     quotes,
     trades,
 )
-from fastfeed.schema import MISSING, Message, Schema, Symbol
+from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol
 from fastfeed.staleness import Period, Staleness, Week
 from fastfeed.subscriptions import Subscription
 
@@ -57,11 +58,11 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
+    "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
     "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
     "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable",
-    "Provider", "Schema", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected", "Symbol",
-    "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
+    "Provider", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected",
+    "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 

@@ -66,11 +66,14 @@ cdef class PriceTable:
     cdef void* _table
     cdef void* _symbols
     cdef void* _liveness
+    cdef void* _legs  # two more, one per leg, once a decoder arbitrates
     cdef Clock _clock
     cdef readonly tuple channels
     cdef list _names
     cdef uint32_t _id(self, str symbol) except? 0xFFFFFFFF
     cdef int _channel(self, channel) except -1
+    cdef void* _of_leg(self, leg) except NULL
+    cdef int _open_legs(self) except -1
     # One torn-free row, from any thread; False if there is no such symbol.
     cdef bint row(self, uint32_t symbol_id, ff_row* out) noexcept nogil
     # May this symbol's price be acted on now? max_age_ns in nanoseconds; channel -1: every required one.
@@ -99,6 +102,7 @@ cdef class TickReader:
 
 cdef class Decoder:
     cdef void* _decoder
+    cdef void* _reply  # what replies are read with, once one was
     cdef Program _program
     cdef readonly PriceTable prices
     cdef readonly TickRing ring
@@ -111,3 +115,10 @@ cdef class Decoder:
     ) noexcept nogil
     # The control messages of the frame just decoded, as bytes.
     cdef list controls(self)
+    cdef dict _leg_worth(self, int leg)
+    cdef list _lanes(self, str symbol, channel)
+    cdef tuple _missing(self, list lanes)
+    cdef object _released(self, str outcome, list lanes)
+    cdef object _ended(self, list lanes)
+    cdef int _splice(self, list lanes, str symbol, payload, schema, int64_t recv_ns) except -1
+    cdef Py_ssize_t _lane_for(self, list lanes, int kind) except -2

@@ -18,6 +18,7 @@ class Decoder(_core.Decoder):
         source: a provider's name ("binance-usdm"), a Provider, or a Schema.
         ring_capacity: ticks the ring holds, rounded up to a power of two.
         max_symbols: rows reserved; a symbol beyond them is refused and counted.
+        hold_ticks: ticks that can be held back from the ring, while a hole is being filled, over all streams.
         clock: where arrival times come from; the machine's by default.
 
     Raises:
@@ -30,6 +31,7 @@ class Decoder(_core.Decoder):
         *,
         ring_capacity: int = 65536,
         max_symbols: int = 65536,
+        hold_ticks: int = 65536,
         clock: _core.Clock | None = None,
     ) -> Decoder:
         """See the class."""
@@ -37,4 +39,6 @@ class Decoder(_core.Decoder):
             source = provider(source).schema
         elif not isinstance(source, Schema):
             raise ConfigError(f"a decoder runs a provider's name, a Provider or a Schema, not {source!r}")
-        return super().__new__(cls, source, ring_capacity=ring_capacity, max_symbols=max_symbols, clock=clock)
+        return super().__new__(
+            cls, source, ring_capacity=ring_capacity, max_symbols=max_symbols, hold_ticks=hold_ticks, clock=clock
+        )

@@ -63,6 +63,22 @@ class Gap(NamedTuple):
         return self.last - self.first + 1
 
 
+class Spliced(NamedTuple):
+    """How a held stream stands after `Decoder.splice` or `Decoder.release`.
+
+    `outcome`: "repaired" (everything is published, the hold is over), "missing" (`first` to `last` still are, the hold
+    goes on), "too old" (the snapshot does not reach the held deltas: fetch again, the hold goes on), "released",
+    "overflowed" (the hold ended before, for want of room), "not held", "unreadable" (the reply holds nothing of this
+    stream; the hold goes on). `ticks`: how many went to the ring by this call. `first` and `last` are None unless
+    something is missing.
+    """
+
+    outcome: str
+    ticks: int = 0
+    first: int | None = None
+    last: int | None = None
+
+
 _HEAD: list[tuple[str, str, int]] = [
     ("symbol_id", "u4", 0), ("kind", "u1", 4), ("flags", "u1", 5), ("source", "u2", 6),
     ("seq", "i8", 8), ("event_ns", "i8", 16), ("recv_ns", "i8", 24),

@@ -30,6 +30,18 @@ MISSING: Final = _Missing()
 """As a `match` value: the key must not be there. Tells apart shapes of which one has a key more."""
 
 
+class _Given:
+    def __repr__(self) -> str:
+        return "GIVEN"
+
+
+GIVEN: Final = _Given()
+"""As `symbol`: the message names none; who asked for it knows (a REST reply, see `Decoder.splice`).
+
+A live frame is never recognised as such a message.
+"""
+
+
 @dataclass(frozen=True)
 class Symbol:
     """A symbol that has to be cut out of a longer text, as from a stream name.
@@ -85,7 +97,7 @@ class Message:
     has: tuple[Ref, ...] = field(default=(), kw_only=True)
     each: str | None = field(default=None, kw_only=True)
     channel: str | None = field(default=None, kw_only=True)
-    symbol: Ref | Symbol | None = field(default=None, kw_only=True)
+    symbol: Ref | Symbol | _Given | None = field(default=None, kw_only=True)
     bid: Ref | None = field(default=None, kw_only=True)
     bid_size: Ref | None = field(default=None, kw_only=True)
     ask: Ref | None = field(default=None, kw_only=True)
@@ -164,7 +176,7 @@ class Message:
                 value = value.ref
             if isinstance(value, tuple):
                 value = value[0]
-            if value is not None:
+            if value is not None and value is not GIVEN:
                 yield name, value
 
 

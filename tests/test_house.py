@@ -90,16 +90,32 @@ HEADERS: dict[str, set[str]] = {
     "schema": {"scan"},
     "slots": {"layout", "scan", "schema"},
     "message": {"layout", "scan", "schema", "slots"},
+    "hold": {"tick"},
+    "arbiter": {"hold", "sequence"},
+    "streams": {"layout", "schema", "sequence"},
+    "watch": {
+        "arbiter",
+        "histogram",
+        "hold",
+        "layout",
+        "liveness",
+        "ring",
+        "schema",
+        "sequence",
+        "streams",
+        "table",
+        "tick",
+    },
     "json": {"layout", "message", "scan", "schema", "slots", "tick"},
 }
 # Where they all meet.
 HEADERS["decoder"] = set(HEADERS)
 
 PUBLIC = """
-    AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag Gap GapError GaveUp
-    HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
-    Provider Schema StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN
-    TickReader TickRing Week bars check kernels levels marks quotes trades
+    AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap GapError
+    GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
+    Provider Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
+    TICK_DTYPE_PLAIN TickReader TickRing Week bars check kernels levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")
