@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
+import promises
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -19,8 +20,6 @@ PANELS = {
     "loopback": "whole client over loopback",
     "age in bursts, p99": "age of the price at the callback, bursts, p99",
 }
-# The three ways to write simdjson's client are one competitor: the fastest.
-HIDDEN = ("simdjson on-demand, C++, ",)
 
 
 def draw(report: Mapping, path: Path) -> None:
@@ -29,7 +28,11 @@ def draw(report: Mapping, path: Path) -> None:
         return
     bars = [
         sorted(
-            ((name, found["median"]) for name, found in report["results"][question].items() if not hidden(name)),
+            (
+                (name, found["median"])
+                for name, found in report["results"][question].items()
+                if not promises.is_variant(name)
+            ),
             key=lambda item: -item[1],
         )
         for question in panels
@@ -52,15 +55,11 @@ def draw(report: Mapping, path: Path) -> None:
     host = report["host"]
     figure.text(
         0.01, 0.005, f"{host['cpu']}, {host['cpus']} CPUs, {host['python'].split(' (')[0]}, {host['when'][:10]}; "
-        f"medians of {report['rounds']} interleaved rounds", fontsize=7,
+        "medians of interleaved rounds", fontsize=7,
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def hidden(name: str) -> bool:
-    return name.startswith(HIDDEN)
 
 
 if __name__ == "__main__":

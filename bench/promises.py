@@ -99,6 +99,11 @@ def cpu_flags(*texts: str) -> list[str]:
     return sorted(set(found))
 
 
+def is_variant(name: str) -> bool:
+    """One of the ways to write simdjson's reader: of these, the fastest is shown as the competitor."""
+    return name.startswith(f"{ONDEMAND}, ")
+
+
 def verdicts(results: Results) -> Iterator[dict]:
     """For every promise: what, the bound, the value or None, and whether it is kept; not measured is not kept."""
     for promise in FLOORS:

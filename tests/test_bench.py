@@ -20,6 +20,7 @@ import frames  # noqa: E402
 import instructions  # noqa: E402
 import promises  # noqa: E402
 import source  # noqa: E402
+import tables  # noqa: E402
 
 
 def results(**medians: float) -> dict:
@@ -45,6 +46,23 @@ def test_what_was_not_measured_is_not_kept() -> None:
     assert len(verdicts) == len(promises.FLOORS)
     assert {verdict["value"] for verdict in verdicts} == {None}
     assert not any(verdict["kept"] for verdict in verdicts)
+
+
+def test_a_table_shows_the_slowest_first_and_simdjson_once() -> None:
+    found = {
+        "fastfeed decode_many": 50.0,
+        f"{promises.ONDEMAND}, one pass": 110.0,
+        promises.ONDEMAND: 110.0,
+        "x": 500.0,
+    }
+    results = {"decode, made": {name: {"median": ns, "min": ns, "max": ns} for name, ns in found.items()}}
+    host = {"cpu": "C", "cpus": 2, "python": "CPython 3.11 (gcc)", "when": "2026-01-01T00:00:00"}
+    rows = [line for line in tables.tables({"results": results, "host": host}) if line.startswith("|")][2:]
+    assert rows == [
+        "| x | 500 | 500 to 500 | 10.0x |",
+        "| simdjson on-demand, C++ | 110 | 110 to 110 | 2.2x |",
+        "| fastfeed decode_many | 50 | 50 to 50 |  |",
+    ]
 
 
 @pytest.mark.parametrize(
