@@ -423,10 +423,10 @@ def main() -> None:
     async def run() -> None:
         async with asyncio.timeout(SECONDS):
             await CLIENTS[options.name](dial, Meter(options.frames, options.times))
+        os._exit(0)  # some clients leave threads and tasks behind that end only with the process
 
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(run())
-    os._exit(0)  # some clients leave threads behind that end only with the process
 
 
 if __name__ == "__main__":
