@@ -1,5 +1,5 @@
-"""The commands: demo, watch, check, doctor, providers, lab. Each asks the library for what it shows; none knows more
-than it.
+"""The commands: demo, watch, check, bench, doctor, providers, lab. Each asks the library for what it shows; none knows
+more than it.
 
 Exit status: 0 all is well, 1 what was looked at is not, 2 the command cannot work as it was given.
 """
@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import ssl
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -165,6 +166,22 @@ def _frames(file: Path) -> Iterator[tuple[str, bytes]]:
         stamp, _, frame = line.partition(b" ")
         if line:
             yield f"{file}:{number}", frame if stamp.isdigit() and frame else line
+
+
+# ---------------------------------------------------------------------------------------------------------------- bench
+
+
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """How fast, against whom, with every rival in the same run: see `fastfeed bench --help`. Needs the source tree."""
+    script = Path(fastfeed.__file__).parent.parent / "bench" / "run.py"
+    if not script.is_file():
+        raise click.UsageError(
+            "the bench and its rivals are in the source tree, which is not installed with the package: get the sources "
+            "(the sdist or the repository) and run `make bench` there; --quick too needs them"
+        )
+    sys.exit(subprocess.run([sys.executable, str(script), *arguments]).returncode)
 
 
 # --------------------------------------------------------------------------------------------------- doctor, providers

@@ -23,7 +23,7 @@ def fastfeed_says(*arguments: str, given: bytes | None = None) -> Result:
 
 def test_help_names_every_command() -> None:
     said = fastfeed_says("--help").output
-    assert all(f"  {command} " in said for command in ("check", "demo", "doctor", "lab", "providers", "watch"))
+    assert all(f"  {command} " in said for command in ("bench", "check", "demo", "doctor", "lab", "providers", "watch"))
 
 
 def test_the_version_is_the_package_version() -> None:
