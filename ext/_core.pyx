@@ -24,11 +24,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
+from binary cimport binary_frame
 from decoder cimport decoder, decoder_close, decoder_copied, decoder_in_place, decoder_open
 from histogram cimport histogram_quantile
 from json cimport json_frame
 from layout cimport FIELD_SEQ, ff_fields, layout_choice, layout_kernels
 from message cimport message_most, message_scale
+from msgpack cimport msgpack_frame
 from liveness cimport (
     REQUIRED, liveness, liveness_age, liveness_at, liveness_close, liveness_forget, liveness_mask, liveness_oldest,
     liveness_open, liveness_sweep,
@@ -39,8 +41,8 @@ from ring cimport (
 )
 from scan cimport FF_PADDING
 from schema cimport (
-    NO_NODE, UNIT_NS, program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message,
-    schema_node,
+    ENCODING_BINARY, ENCODING_MSGPACK, NO_NODE, UNIT_NS, binary, binary_item, binary_part, binary_record, binary_step,
+    program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
 )
 from slots cimport MALFORMED, slots, slots_reset
 from sequence cimport SEQUENCE_CONTIGUOUS
@@ -175,7 +177,10 @@ cdef class Program:
     Immutable; shared by any number of decoders.
     """
 
-    def __cinit__(self, list nodes, list messages, int count, envelope, int channels, bint positional):
+    def __cinit__(
+        self, list nodes, list messages, int count, envelope, int channels, bint positional, int encoding, dict records,
+        list plain,
+    ):
         cdef program* p = <program*>calloc(1, sizeof(program))
         cdef Py_ssize_t i
         if p == NULL:
@@ -188,6 +193,9 @@ cdef class Program:
         p.n_channels = channels
         p.envelope = NO_NODE if envelope is None else envelope
         p.positional = positional
+        p.encoding = encoding
+        p.plain = _text(self._kept, b"".join(text + b"\0" for text in plain))
+        p.plains = len(plain)
         p.nodes = <schema_node*>calloc(p.n_nodes, sizeof(schema_node))
         p.messages = <schema_message*>calloc(p.n_compiled, sizeof(schema_message))
         if p.nodes == NULL or p.messages == NULL:
@@ -199,6 +207,11 @@ cdef class Program:
             _message(&p.messages[i], messages[i], self._kept)
             if p.messages[i].kind == FF_QUOTE or p.messages[i].kind == FF_TRADE:
                 self.priced |= <uint32_t>1 << p.messages[i].channel
+        if records is not None:
+            p.binary = <binary*>calloc(1, sizeof(binary))
+            if p.binary == NULL:
+                raise MemoryError
+            _binary(p.binary, records)
 
     def __dealloc__(self):
         cdef program* p = <program*>self._program
@@ -212,6 +225,13 @@ cdef class Program:
             free(p.messages[i].matches)
             free(p.messages[i].fields)
             free(p.messages[i].each)
+        if p.binary != NULL:
+            free(p.binary.items)
+            free(p.binary.steps)
+            free(p.binary.parts)
+            free(p.binary.records)
+            free(p.binary.columns)
+        free(p.binary)
         free(p.nodes)
         free(p.messages)
         free(p)
@@ -315,6 +335,50 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         m.fields[i].node, m.fields[i].field, m.fields[i].action = fields[i]
     for i in range(m.n_each):
         m.each[i].node, m.each[i].root = each[i]
+    return 0
+
+
+cdef int _binary(binary* b, dict source) except -1:
+    cdef list items = source["items"], records = source["records"], columns = source["columns"]
+    cdef list parts = source["parts"], steps = source["steps"]
+    cdef binary_item* item
+    cdef binary_step* step
+    cdef Py_ssize_t i
+    b.n_columns = source["width"]
+    b.n_records = len(records)
+    b.header, b.header_parts = source["header"]
+    b.count = source["count"]
+    b.select, b.length, b.block, b.version = source["registers"]
+    b.newest = source["newest"]
+    b.is_big = source["is_big"]
+    b.items = <binary_item*>calloc(len(items), sizeof(binary_item))
+    b.records = <binary_record*>calloc(b.n_records, sizeof(binary_record))
+    b.columns = <uint16_t*>calloc(len(columns), sizeof(uint16_t))
+    b.parts = <binary_part*>calloc(len(parts), sizeof(binary_part))
+    b.steps = <binary_step*>calloc(len(steps) + 1, sizeof(binary_step))
+    if b.items == NULL or b.records == NULL or b.columns == NULL or b.parts == NULL or b.steps == NULL:
+        raise MemoryError
+    for i in range(len(columns)):
+        b.columns[i] = columns[i]
+    for i in range(b.n_records):
+        b.records[i].id, b.records[i].first, b.records[i].items = records[i]["shape"]
+        b.records[i].message, b.records[i].grouped, b.records[i].present = records[i]["bound"]
+        b.records[i].first_part, b.records[i].parts = records[i]["parts"]
+    for i in range(len(parts)):
+        b.parts[i].size, b.parts[i].first, b.parts[i].steps, b.parts[i].tail = parts[i]
+    for i in range(len(steps)):
+        step = &b.steps[i]
+        step.operation, step.shift, step.has_sign, step.kept, step.scale, step.field = steps[i]["what"]
+        step.item, step.offset, step.exponent = steps[i]["where"]
+    for i in range(len(items)):
+        item = &b.items[i]
+        item.type, item.size, item.prefix, item.block, item.column, item.first, item.items = items[i]["shape"]
+        item.kept, item.scale, item.scaled, item.exponent = items[i]["number"]
+        item.field, item.action = items[i]["bound"]
+        item.first_step, item.steps, item.present = items[i]["steps"]
+        item.has_text = items[i]["has_text"]
+        item.nullable = items[i]["null"] is not None
+        item.null = items[i]["null"] or 0
     return 0
 
 
@@ -894,15 +958,15 @@ cdef class TickReader:
         return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
 
 
-cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source) except -1:
+cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text) except -1:
     cdef Py_buffer view
     if PyBytes_CheckExact(payload):
-        decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source)
+        decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source, text)
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
-    decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source)
+    decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
     PyBuffer_Release(&view)
     return 0
 
@@ -953,22 +1017,23 @@ cdef class Decoder:
             free((<slots*>self._reply).controls)
         free(self._reply)
 
-    def decode(self, payload, recv_ns=None, uint16_t source=0):
+    def decode(self, payload, recv_ns=None, uint16_t source=0, *, bint text=False):
         """Decode one frame (any contiguous buffer); how many ticks it made.
 
         Never raises for what the frame holds: that is counted.
 
         `recv_ns`: when it was received (UTC, ns), by default now. `source`: the number of the connection it came by.
+        `text`: it came as a TEXT frame, which is JSON whatever the schema's encoding.
         """
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
         cdef int64_t mono_ns, utc_ns
         self.clock.now(&mono_ns, &utc_ns)
-        _decode(d, payload, utc_ns if recv_ns is None else recv_ns, mono_ns, source)
+        _decode(d, payload, utc_ns if recv_ns is None else recv_ns, mono_ns, source, text)
         return d.ticks - before
 
-    def decode_many(self, payloads, recv_ns=None, uint16_t source=0):
-        """Decode frames that were received together; how many ticks they made."""
+    def decode_many(self, payloads, recv_ns=None, uint16_t source=0, *, bint text=False):
+        """Decode frames that were received together; how many ticks they made. The rest is as for `decode`."""
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
         cdef int64_t mono_ns, utc_ns
@@ -976,7 +1041,7 @@ cdef class Decoder:
         if recv_ns is not None:
             utc_ns = recv_ns
         for payload in payloads:
-            _decode(d, payload, utc_ns, mono_ns, source)
+            _decode(d, payload, utc_ns, mono_ns, source, text)
         return d.ticks - before
 
     def add_symbol(self, str symbol not None):
@@ -1299,11 +1364,12 @@ cdef class Decoder:
         return found
 
     cdef int frame(
-        self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source
+        self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+        bint text,
     ) noexcept nogil:
         if readable >= FF_PADDING:
-            return decoder_in_place(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source)
-        return decoder_copied(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source)
+            return decoder_in_place(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
+        return decoder_copied(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
 
     cdef list controls(self):
         cdef slots* j = &(<decoder*>self._decoder).slots
@@ -1311,32 +1377,37 @@ cdef class Decoder:
         return [PyBytes_FromStringAndSize(j.controls[i].start, j.controls[i].size) for i in range(j.n_controls)]
 
 
-def check(payload):
-    """Raise the `DecodeError` that says where and why a payload is malformed; None if it is not."""
+def check(payload, Program compiled not None, str name not None):
+    """Raise the `DecodeError` that says where the payload is malformed in the encoding of a program; None if it is not.
+
+    `name` is what the encoding is called in the error.
+    """
     cdef slots* j = <slots*>calloc(1, sizeof(slots))
-    cdef program p
+    cdef program* p = <program*>compiled._program
     cdef bytes text = bytes(payload)
     cdef bytes padded = text + b"\0" * FF_PADDING
     cdef const char* start = PyBytes_AS_STRING(padded)
-    cdef schema_node root
+    cdef const char* end = start + len(text)
     cdef Py_ssize_t offset
     cdef int verdict
     if j == NULL:
         raise MemoryError
-    memset(&p, 0, sizeof(program))
-    memset(&root, 0, sizeof(schema_node))
-    root.end = 1
-    p.nodes = &root
-    p.n_nodes = 1
-    p.envelope = NO_NODE
-    j.program = &p
-    verdict = json_frame(j, start, start + len(text), _is_simd())
+    j.program = p
+    if p.encoding == ENCODING_MSGPACK:
+        verdict = msgpack_frame(j, start, end, _is_simd())
+    elif p.encoding == ENCODING_BINARY:
+        verdict = binary_frame(j, start, end, _is_simd())
+    else:
+        verdict = json_frame(j, start, end, _is_simd())
     offset = 0 if j.fail == NULL else min(j.fail - start, len(text))
+    slots_reset(j)
     free(j.text)
     free(j.fields)
+    free(j.levels)
+    free(j.controls)
     free(j)
     if verdict == MALFORMED:
-        raise DecodeError(offset, text[max(0, offset - 16):offset + 16])
+        raise DecodeError(offset, text[max(0, offset - 16):offset + 16], f"malformed {name}")
 
 
 def kernels():

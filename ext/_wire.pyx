@@ -170,7 +170,7 @@ cdef class Wire(WSListener):
     cdef int _message(self, char* payload, Py_ssize_t size, Py_ssize_t readable, bint text) except -1:
         """Decode one whole message; control messages go up as bytes."""
         cdef int verdict = self._decoder.frame(
-            payload, size, readable, self._recv_ns, self.last_read_mono_ns, self._source
+            payload, size, readable, self._recv_ns, self.last_read_mono_ns, self._source, text
         )
         if verdict == VERDICT_DATA:
             self._ticked = True

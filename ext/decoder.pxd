@@ -6,18 +6,20 @@ unknown, malformed.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
+from binary cimport binary_frame
 from histogram cimport histogram, histogram_record
 from json cimport json_frame, json_learn
 from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_STEPS, ff_fields, layout, layout_kernel
 from liveness cimport liveness, liveness_touch
 from message cimport message_finish
+from msgpack cimport msgpack_frame
 from ring cimport ring, ring_publish
 from scan cimport FF_PADDING
-from schema cimport program, schema_message
+from schema cimport ENCODING_BINARY, ENCODING_JSON, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, sequence
-from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_grow, slots_reset
+from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_control, slots_grow, slots_reset
 from streams cimport numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_open
 from symbols cimport NO_SYMBOL, symbols, symbols_intern
 from table cimport table, table_add, table_mark_put, table_put
@@ -261,7 +263,6 @@ cdef inline int decoder_frame_as(
 
     Its control messages stay in `slots.controls` until the next frame.
     """
-    cdef uint32_t i
     cdef int verdict
     d.frames += 1
     if d.credit >= 0 and decoder_predict(d, p, end, simd):
@@ -279,6 +280,44 @@ cdef inline int decoder_frame_as(
         d.credit -= 1
         if d.credit < 0:
             d.credit = -16 * CREDIT
+    if verdict == MALFORMED and d.program.plains and decoder_plain(d, p, end):
+        verdict = CONTROL
+    return decoder_settle(d, verdict, recv_ns, mono_ns, source)
+
+
+cdef inline bint decoder_plain(decoder* d, const char* p, const char* end) noexcept nogil:
+    """Is this text, which is no JSON, one of those that are control all the same?"""
+    cdef const char* t = d.program.plain
+    cdef uint32_t _i, n
+    for _i in range(d.program.plains):
+        n = 0
+        while t[n]:
+            n += 1
+        if n == end - p and memcmp(t, p, n) == 0:
+            d.slots.messages = 1
+            return slots_control(&d.slots, p, end)
+        t += n + 1
+    return False
+
+
+cdef inline int decoder_other(
+    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """One padded frame that is not text, in the encoding of the schema; its verdict."""
+    cdef int verdict
+    d.frames += 1
+    if d.program.encoding == ENCODING_BINARY:
+        verdict = binary_frame(&d.slots, p, end, d.simd)
+    else:
+        verdict = msgpack_frame(&d.slots, p, end, d.simd)
+    return decoder_settle(d, verdict, recv_ns, mono_ns, source)
+
+
+cdef inline int decoder_settle(
+    decoder* d, int verdict, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """Count a frame that was parsed and make ticks of what it holds; its verdict."""
+    cdef uint32_t i
     if verdict == MALFORMED:
         d.slots.n_controls = 0
         d.malformed += 1
@@ -296,28 +335,30 @@ cdef inline int decoder_frame_as(
 
 
 cdef inline int decoder_frame(
-    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
-    """The kernel is chosen here, once per frame."""
+    """The parser and its kernel are chosen here, once per frame. `text`: it is JSON, whatever the schema's encoding."""
+    if d.program.encoding != ENCODING_JSON and not text:
+        return decoder_other(d, p, end, recv_ns, mono_ns, source)
     if d.simd:
         return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, True)
     return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, False)
 
 
 cdef inline int decoder_in_place(
-    decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
     """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile."""
     cdef char behind = p[size]
     cdef int verdict
     p[size] = 0
-    verdict = decoder_frame(d, p, p + size, recv_ns, mono_ns, source)
+    verdict = decoder_frame(d, p, p + size, recv_ns, mono_ns, source, text)
     p[size] = behind
     return verdict
 
 
 cdef inline int decoder_copied(
-    decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
     """A frame behind which nothing may be read. One there is no memory for counts as malformed."""
     cdef char* room
@@ -332,4 +373,4 @@ cdef inline int decoder_copied(
         d.scratch_size = 2 * size + FF_PADDING
     memcpy(d.scratch, p, size)
     memset(d.scratch + size, 0, FF_PADDING)
-    return decoder_frame(d, d.scratch, d.scratch + size, recv_ns, mono_ns, source)
+    return decoder_frame(d, d.scratch, d.scratch + size, recv_ns, mono_ns, source, text)

@@ -12,7 +12,7 @@ from layout cimport (
     FIELD_COUNT, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_step,
 )
-from message cimport message_at, message_is_array, message_matches, message_price, message_take
+from message cimport message_at, message_find, message_is_array, message_price, message_take
 from scan cimport scan_bare_number, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
 from schema cimport *
 from slots cimport *
@@ -244,27 +244,22 @@ cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, bint simd)
 
 cdef inline int json_message(slots* j, const char* start, const char* end, uint16_t first, bint simd) noexcept nogil:
     """Recognise one message, `first` on in the program, from the slots and take its fields; its verdict."""
-    cdef uint16_t i
     cdef uint32_t before = j.n_fields
+    cdef int i = message_find(j, first)
     cdef bint taken
     j.messages += 1
-    for i in range(first, first + j.program.n_messages):
-        if not message_matches(j, &j.program.messages[i]):
-            continue
-        if j.program.messages[i].kind == FF_CONTROL:
-            if slots_grow(j, <void**>&j.controls, &j.max_controls, j.n_controls + 1, sizeof(slot)):
-                j.controls[j.n_controls].start = start
-                j.controls[j.n_controls].size = <uint32_t>(end - start)
-                j.n_controls += 1
-            return CONTROL
-        if j.program.messages[i].n_each:
-            taken = json_each(j, i, 0, simd)
-        else:
-            taken = message_take(j, i, simd)
-        if taken:
-            return DATA
-        j.n_fields = before
+    if i < 0:
         return UNKNOWN
+    if j.program.messages[i].kind == FF_CONTROL:
+        slots_control(j, start, end)
+        return CONTROL
+    if j.program.messages[i].n_each:
+        taken = json_each(j, <uint16_t>i, 0, simd)
+    else:
+        taken = message_take(j, <uint16_t>i, simd)
+    if taken:
+        return DATA
+    j.n_fields = before
     return UNKNOWN
 
 
@@ -298,16 +293,8 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
     cdef const char* start
     cdef const char* q
     cdef const slot* payload
-    cdef int i, found
-    for i in range(8):
-        j.seen[i] = 0
-    j.fail = NULL
-    j.escaped = 0
-    j.repeated = False
-    j.failed = False
-    j.traced = 0
-    j.n_levels = j.n_fields = j.n_controls = j.messages = 0
-    slots_reset(j)
+    cdef int found
+    slots_begin(j)
     start = scan_space(p)
     q = json_value(j, start, 0, 0, simd)
     if q == NULL:

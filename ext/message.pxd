@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from layout cimport FIELD_BIDS, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, ff_fields
+from number cimport number_spell
 from scan cimport scan_integer, scan_iso, scan_price, scan_unescape
 from schema cimport *
 from slots cimport *
@@ -29,12 +30,46 @@ cdef inline bint message_string(slots* j, const slot* s, const char** text, uint
     return True
 
 
+cdef inline bint message_number(const slot* s, double* out) noexcept nogil:
+    """The value of a number that is not text; False if it is none, or not finite."""
+    if s.type == SLOT_REAL:
+        out[0] = s.value.real
+        return out[0] - out[0] == 0
+    if s.type == SLOT_INTEGER:
+        out[0] = <double>s.value.integer
+        return True
+    out[0] = <double>s.value.unsigned
+    return s.type == SLOT_UNSIGNED
+
+
+cdef inline bint message_whole(const slot* s, int64_t* out) noexcept nogil:
+    """The value of a whole number that is not text, within what its digits in a text could be."""
+    out[0] = s.value.integer
+    return s.type == SLOT_INTEGER and out[0] >= -<int64_t>0x7FFFFFFFFFFFFFFF
+
+
+cdef inline bint message_spelled(slots* j, const slot* s, const char** text, uint32_t* size) noexcept nogil:
+    """The digits of a whole number that is not text. A float has no one spelling."""
+    cdef bint negative = s.type == SLOT_INTEGER and s.value.integer < 0
+    cdef char* t
+    if s.type != SLOT_INTEGER and s.type != SLOT_UNSIGNED:
+        return False
+    t = slots_text(j, 24)
+    if t == NULL:
+        return False
+    size[0] = number_spell(-s.value.unsigned if negative else s.value.unsigned, negative, t)
+    text[0] = t
+    return True
+
+
 cdef inline bint message_price(slots* j, uint32_t node, double* out, bint simd) noexcept nogil:
     cdef const char* text
     cdef uint32_t size
-    if not slots_has(j, node) or not message_string(j, &j.slots[node], &text, &size):
+    if not slots_has(j, node):
         return False
-    return scan_price(text, size, out, simd)
+    if message_string(j, &j.slots[node], &text, &size):
+        return scan_price(text, size, out, simd)
+    return message_number(&j.slots[node], out)
 
 
 cdef inline slot* message_at(slots* j, uint16_t node) noexcept nogil:
@@ -69,7 +104,10 @@ cdef inline bint message_matches(slots* j, const schema_message* m) noexcept nog
             if size != want.size or memcmp(text, want.text, size) != 0:
                 return False
         elif want.type == MATCH_NUMBER:
-            if s.type != SLOT_NUMBER or not scan_price(s.start, s.size, &number, False) or number != want.number:
+            if s.type == SLOT_NUMBER:
+                if not scan_price(s.start, s.size, &number, False) or number != want.number:
+                    return False
+            elif not message_number(s, &number) or number != want.number:
                 return False
         elif want.type == MATCH_TRUE:
             if s.type != SLOT_TRUE:
@@ -84,6 +122,15 @@ cdef inline bint message_matches(slots* j, const schema_message* m) noexcept nog
         s = message_at(j, m.each[0].node)
         return s != NULL and message_is_array(s)
     return True
+
+
+cdef inline int message_find(slots* j, uint16_t first) noexcept nogil:
+    """The message that this is, of those from `first` on; -1 if none."""
+    cdef uint16_t i
+    for i in range(first, first + j.program.n_messages):
+        if message_matches(j, &j.program.messages[i]):
+            return i
+    return -1
 
 
 cdef inline bint message_is_null(const schema_message* m, const char* text, uint32_t size) noexcept nogil:
@@ -161,6 +208,38 @@ cdef inline bint message_decimal(const char* s, uint32_t n, int shift, int64_t* 
         shift -= 1
     out[0] = <int64_t>mantissa
     return mantissa < <uint64_t>0x7FFFFFFFFFFFFFFF
+
+
+cdef inline bint message_clock(const slot* s, uint8_t unit, int64_t* out) noexcept nogil:
+    """A time that is not text, as epoch ns (what is below them cut off); False if it is none.
+
+    One that says itself what it is needs no unit; a number of unit iso is none.
+    """
+    cdef double real = s.value.real
+    cdef int64_t whole, rest, below = 0
+    cdef int digits
+    if s.type == SLOT_TIME:
+        out[0] = s.value.integer
+        return True
+    if unit == UNIT_ISO:
+        return False
+    if s.type == SLOT_INTEGER:
+        return message_time_whole(s.value.integer, unit, out)
+    if s.type != SLOT_REAL or s.value.integer < 0 or not real < 9.2e18:  # its sign bit, then NaN too
+        return False
+    whole = <int64_t>real
+    if not message_time_whole(whole, unit, out):
+        return False
+    # Three decimal places of the fraction at a time: the product of 52 bits and a thousand is exact.
+    rest = <int64_t>((real - <double>whole) * 4503599627370496.0)
+    digits = 9 - 3 * unit if unit != UNIT_AUTO else message_digits(whole)
+    while digits > 0:
+        rest *= 1000
+        below = below * 1000 + (rest >> 52)
+        rest &= <int64_t>4503599627370495
+        digits -= 3
+    out[0] += below
+    return True
 
 
 cdef inline int message_digits(int64_t whole) noexcept nogil:
@@ -251,62 +330,91 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
     return True
 
 
-cdef inline bint message_take(slots* j, uint16_t message, bint simd) noexcept nogil:
-    """One tick's worth of fields from the slots; False makes the message unknown."""
-    cdef const schema_message* m = &j.program.messages[message]
-    cdef const schema_field* want
-    cdef ff_fields* f
-    cdef slot* s
+cdef inline bint message_put(
+    slots* j, const schema_message* m, const schema_field* want, const slot* s, ff_fields* f, int64_t* event_ns,
+    bint simd,
+) noexcept nogil:
+    """One field from its slot; False if it is of the wrong type. A time that is not text is left in `event_ns`."""
     cdef const char* text
-    cdef uint32_t i, size
-    cdef uint16_t bit
-    if not slots_grow(j, <void**>&j.fields, &j.max_fields, j.n_fields + 1, sizeof(ff_fields)):
+    cdef uint32_t size
+    cdef uint16_t bit = <uint16_t>(1 << want.field)
+    if s.type == SLOT_NULL:
+        f.null |= bit
+        return True
+    if want.action == TAKE_LEVELS:
+        if s.type != SLOT_LEVELS:
+            return False
+        f.level[want.field - FIELD_BIDS] = s.level
+        f.levels[want.field - FIELD_BIDS] = s.size
+    elif want.action == TAKE_TEXT:
+        if want.field == FIELD_SYMBOL:
+            if not message_string(j, s, &f.symbol, &f.symbol_size):
+                if not message_spelled(j, s, &f.symbol, &f.symbol_size):
+                    return False
+        elif want.field == FIELD_TIME:
+            if not message_string(j, s, &f.time_text, &f.time_size):
+                return message_clock(s, m.unit, event_ns)
+        elif s.type == SLOT_TRUE or s.type == SLOT_FALSE:
+            f.side_text = NULL
+            f.side_size = s.type == SLOT_TRUE
+        elif not message_string(j, s, &f.side_text, &f.side_size):
+            if not message_spelled(j, s, &f.side_text, &f.side_size):
+                return False
+    elif message_string(j, s, &text, &size):
+        if s.type != SLOT_NUMBER and message_is_null(m, text, size):
+            f.null |= bit
+            return True
+        if want.action == TAKE_PRICE:
+            if not scan_price(text, size, &f.number[want.field], simd):
+                return False
+        elif not scan_integer(text, size, &f.integer[want.field - FIELD_SEQ]):
+            return False
+    elif want.action == TAKE_PRICE:
+        if not message_number(s, &f.number[want.field]):
+            return False
+    elif not message_whole(s, &f.integer[want.field - FIELD_SEQ]):
         return False
+    f.present |= bit
+    return True
+
+
+cdef inline ff_fields* message_open(slots* j, uint16_t message) noexcept nogil:
+    """Room for the fields of one tick, all absent; NULL if memory is out. It counts once `message_close` is done."""
+    cdef ff_fields* f
+    if not slots_grow(j, <void**>&j.fields, &j.max_fields, j.n_fields + 1, sizeof(ff_fields)):
+        return NULL
     f = j.fields + j.n_fields
     f.message = message
     f.present = 0
     f.null = 0
     f.levels[0] = 0
     f.levels[1] = 0
-    for i in range(m.n_fields):
-        want = &m.fields[i]
-        s = message_at(j, want.node)
-        if s == NULL:
-            continue
-        bit = <uint16_t>(1 << want.field)
-        if s.type == SLOT_NULL:
-            f.null |= bit
-            continue
-        if want.action == TAKE_LEVELS:
-            if s.type != SLOT_LEVELS:
-                return False
-            f.level[want.field - FIELD_BIDS] = s.level
-            f.levels[want.field - FIELD_BIDS] = s.size
-        elif want.action == TAKE_TEXT:
-            if want.field == FIELD_SYMBOL:
-                if not message_string(j, s, &f.symbol, &f.symbol_size):
-                    return False
-            elif want.field == FIELD_TIME:
-                if not message_string(j, s, &f.time_text, &f.time_size):
-                    return False
-            elif s.type == SLOT_TRUE or s.type == SLOT_FALSE:
-                f.side_text = NULL
-                f.side_size = s.type == SLOT_TRUE
-            elif not message_string(j, s, &f.side_text, &f.side_size):
-                return False
-        else:
-            if not message_string(j, s, &text, &size):
-                return False
-            if s.type != SLOT_NUMBER and message_is_null(m, text, size):
-                f.null |= bit
-                continue
-            if want.action == TAKE_PRICE:
-                if not scan_price(text, size, &f.number[want.field], simd):
-                    return False
-            elif not scan_integer(text, size, &f.integer[want.field - FIELD_SEQ]):
-                return False
-        f.present |= bit
+    return f
+
+
+cdef inline bint message_close(
+    slots* j, const schema_message* m, ff_fields* f, int64_t event_ns, bint simd
+) noexcept nogil:
+    """The tick's fields are complete; False makes the message unknown."""
     if not message_finish(j, m, f, simd):
         return False
+    if event_ns:
+        f.event_ns = event_ns
     j.n_fields += 1
     return True
+
+
+cdef inline bint message_take(slots* j, uint16_t message, bint simd) noexcept nogil:
+    """One tick's worth of fields from the slots; False makes the message unknown."""
+    cdef const schema_message* m = &j.program.messages[message]
+    cdef ff_fields* f = message_open(j, message)
+    cdef const slot* s
+    cdef uint32_t i
+    cdef int64_t event_ns = 0
+    if f == NULL:
+        return False
+    for i in range(m.n_fields):
+        s = message_at(j, m.fields[i].node)
+        if s != NULL and not message_put(j, m, &m.fields[i], s, f, &event_ns, simd):
+            return False
+    return message_close(j, m, f, event_ns, simd)

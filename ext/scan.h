@@ -135,6 +135,23 @@ static int scan_utf8(const char *s) {
     return 4;
 }
 
+/* Where the text from p to end stops being UTF-8, or NULL if it does not: the rest of it once it is not plain ASCII. */
+static const char *scan_text_fault_rest(const char *p, const char *end) {
+    while (p < end) {
+        int n = scan_utf8(p);
+        if (!n || n > end - p) return p;
+        p += n;
+    }
+    return NULL;
+}
+FF_INLINE const char *scan_text_fault(const char *p, const char *end) {
+    for (; end - p >= 8; p += 8)
+        if (FF_UNLIKELY(scan_load8(p) & 0x8080808080808080ull)) return scan_text_fault_rest(p, end);
+    if (p < end && FF_UNLIKELY(scan_load8(p) << (64 - 8 * (end - p)) & 0x8080808080808080ull))
+        return scan_text_fault_rest(p, end);
+    return NULL;
+}
+
 static int scan_hex4(const char *p) {
     int v = 0;
     for (int i = 0; i < 4; i++) {

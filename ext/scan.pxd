@@ -12,6 +12,7 @@ cdef extern from "scan.h" nogil:
     uint64_t scan_load8(const char* p)
     const char* scan_string(const char* p, int* escaped, bint simd)
     const char* scan_string_fault(const char* p)
+    const char* scan_text_fault(const char* p, const char* end)
     uint32_t scan_unescape(const char* p, uint32_t size, char* out)
     const char* scan_space(const char* p)
     const char* scan_bare_number(const char* p)

@@ -24,6 +24,29 @@ cdef enum field_action:
 cdef enum time_unit:
     UNIT_S, UNIT_MS, UNIT_US, UNIT_NS, UNIT_AUTO, UNIT_ISO
 
+cdef enum encoding:
+    ENCODING_JSON, ENCODING_MSGPACK, ENCODING_BINARY
+
+cdef enum item_type:
+    ITEM_SIGNED, ITEM_UNSIGNED, ITEM_REAL, ITEM_BOOL
+    ITEM_TEXT  # of a fixed size, filled up with NULs or spaces, or with its length in front
+    ITEM_SKIP  # bytes that are not read, of either kind
+    ITEM_GROUP
+
+cdef enum step_operation:
+    STEP_KEEP      # a whole number into its register
+    STEP_MANTISSA  # a mantissa of eight bytes, the least significant first, its exponent in `scale`
+    STEP_DECIMAL   # any signed mantissa, its exponent in `scale`, or `exponent`
+    STEP_FLOAT
+    STEP_WHOLE     # a signed number as a price
+    STEP_COUNT     # a signed number as it is
+    STEP_ITEM      # whatever else: as an item is read
+
+cdef enum:
+    NO_REGISTER = 0xFF
+    NO_FIELD = 0xFF
+    NO_MESSAGE = 0xFFFF
+
 cdef struct schema_key:
     uint64_t head      # the key's first eight bytes, zero padded
     uint64_t tail      # its last eight, if it is longer than eight
@@ -82,6 +105,72 @@ cdef struct schema_message:
     const char* null_text  # strings that mean "explicitly no value", each ended by a NUL
     uint32_t null_texts
 
+cdef struct binary_item:
+    uint8_t type            # ITEM_*
+    uint8_t prefix          # TEXT, SKIP: bytes of the length in front; 0: of fixed size. GROUP: of its count
+    uint8_t block           # GROUP: bytes of the length of one element, before the count; 0: `size` is that length
+    uint8_t kept            # the register the number is kept in for what follows, or NO_REGISTER
+    uint8_t scale           # the register that holds the exponent, or NO_REGISTER for `exponent`
+    bint scaled             # a mantissa: times 10 to the exponent
+    bint nullable           # the value `null` means none
+    bint has_text           # GROUP: its elements have texts
+    uint32_t size           # of a number, a fixed text, a group's element as declared
+    uint16_t column         # where it goes, by the node it is below
+    uint8_t field           # FIELD_* of the message its record is bound to, or NO_FIELD
+    uint8_t action          # TAKE_*, likewise
+    uint16_t first          # GROUP: its items
+    uint16_t items
+    uint16_t first_step     # GROUP of a bound record: those of an element
+    uint16_t steps
+    uint16_t present        # GROUP of a bound record: fields an element always gives
+    int64_t exponent
+    int64_t null
+
+cdef struct binary_step:    # what is read of a part of fixed size, straight into a field or register
+    uint8_t operation       # STEP_*
+    uint8_t shift           # 64 less the bits of the number
+    bint has_sign
+    uint8_t kept
+    uint8_t scale
+    uint8_t field
+    uint16_t item
+    uint32_t offset         # in the part
+    int64_t exponent
+
+cdef struct binary_part:    # items of fixed size, then one that is not
+    uint32_t size           # of the former
+    uint16_t first          # its steps
+    uint16_t steps
+    uint16_t tail           # the latter, or NO_NODE at the end
+
+cdef struct binary_record:
+    int64_t id              # the value of the selecting number
+    uint16_t message        # that this record always is, or NO_MESSAGE where values decide
+    uint16_t present        # fields its steps always give
+    bint grouped            # the elements of a group are its ticks
+    uint16_t first          # its items
+    uint16_t items
+    uint16_t first_part
+    uint16_t parts
+
+cdef struct binary:
+    binary_item* items
+    binary_step* steps
+    binary_part* parts
+    binary_record* records
+    uint16_t* columns       # [node * n_columns + column]: the child an item leads to, or NO_NODE
+    uint16_t n_columns
+    uint16_t n_records
+    uint16_t header         # how many items, the first of all, stand in front of every record
+    uint16_t header_parts   # the first of all parts
+    uint8_t count           # bytes of the number of records in front of a frame; 0: a frame is one record
+    uint8_t select          # these four are registers, all but the first may be NO_REGISTER
+    uint8_t length          # bytes of the whole record
+    uint8_t block           # bytes from the header to the first group or text with its length in front
+    uint8_t version
+    int64_t newest          # a record of a later version may have more at its end
+    bint is_big             # the most significant byte first
+
 cdef struct program:
     schema_node* nodes
     schema_message* messages  # first as they are found bare, then as they are found in the envelope
@@ -93,6 +182,10 @@ cdef struct program:
     uint16_t envelope    # the node the payload sits at inside an envelope, or NO_NODE
     uint16_t matched[512]  # per node: used by a match (its value decides the message)
     bint positional      # some message is a positional array at the top
+    uint8_t encoding     # ENCODING_*: of frames that are not text
+    binary* binary       # of ENCODING_BINARY
+    const char* plain    # texts that are no JSON but control, each ended by a NUL
+    uint32_t plains
 
 
 cdef inline uint64_t schema_hash(uint64_t head, uint64_t tail, uint32_t size) noexcept nogil:

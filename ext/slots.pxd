@@ -4,8 +4,9 @@ Shared by every wire format: a parser fills the slots, `message` reads them. No 
 at a time; the stores grow to the largest frame seen and stay.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
 
 from layout cimport ff_fields
 from scan cimport FF_PADDING
@@ -15,6 +16,8 @@ from schema cimport program
 cdef enum slot_type:
     SLOT_STRING, SLOT_ESCAPED, SLOT_NUMBER, SLOT_TRUE, SLOT_FALSE, SLOT_NULL
     SLOT_OBJECT, SLOT_ARRAY, SLOT_LEVELS, SLOT_BAD
+    SLOT_INTEGER, SLOT_UNSIGNED, SLOT_REAL, SLOT_TIME  # not text: their value is in `value`
+    SLOT_OPAQUE  # something that no field can be
 
 cdef enum verdict:  # of a frame or message; the higher one names the frame
     UNKNOWN = 0
@@ -22,8 +25,14 @@ cdef enum verdict:  # of a frame or message; the higher one names the frame
     DATA = 2
     MALFORMED = 3
 
+cdef union slot_value:
+    int64_t integer    # SLOT_INTEGER; SLOT_TIME: epoch ns
+    uint64_t unsigned  # SLOT_UNSIGNED: beyond int64
+    double real        # SLOT_REAL
+
 cdef struct slot:
     const char* start  # first byte of the value, inside the quotes of a string
+    slot_value value   # of the types that are not text
     uint32_t size      # SLOT_LEVELS: how many
     uint32_t level     # SLOT_LEVELS: where they begin in the level store
     uint16_t node
@@ -102,6 +111,25 @@ cdef inline void slots_reset(slots* j) noexcept nogil:
     j.n_text = sizeof(void*)
 
 
+cdef inline void slots_begin(slots* j) noexcept nogil:
+    """Forget the last frame."""
+    j.fail = NULL
+    j.escaped = 0
+    j.repeated = False
+    j.failed = False
+    j.traced = 0
+    j.n_levels = j.n_fields = j.n_controls = j.messages = 0
+    slots_reset(j)
+    slots_clear(j)
+
+
+cdef inline void slots_clear(slots* j) noexcept nogil:
+    """Every node empty."""
+    cdef uint32_t i
+    for i in range((j.program.n_nodes + 63) >> 6):
+        j.seen[i] = 0
+
+
 cdef inline bint slots_has(const slots* j, uint32_t node) noexcept nogil:
     return (j.seen[node >> 6] >> (node & 63)) & 1
 
@@ -124,3 +152,34 @@ cdef inline slot* slots_claim(slots* j, uint32_t node) noexcept nogil:
     j.seen[node >> 6] |= <uint64_t>1 << (node & 63)
     s.node = node
     return s
+
+
+cdef inline bint slots_string(slots* j, slot* s, const char* text, uint32_t size) noexcept nogil:
+    """Make the slot this text, which may end where anything begins; False if memory is out.
+
+    Conversions of a number stop at what cannot go on with it. Text of a format without quotes that is followed by
+    such a byte is copied.
+    """
+    cdef uint8_t behind = <uint8_t>text[size]
+    cdef char* t
+    if 0x2B <= behind <= 0x39 or behind | 32 == b"e":
+        t = slots_text(j, size)
+        if t == NULL:
+            return False
+        memcpy(t, text, size)
+        t[size] = 0
+        text = t
+    s.start = text
+    s.size = size
+    s.type = SLOT_STRING
+    return True
+
+
+cdef inline bint slots_control(slots* j, const char* start, const char* end) noexcept nogil:
+    """Keep this span of the frame as a control message; False if memory is out."""
+    if not slots_grow(j, <void**>&j.controls, &j.max_controls, j.n_controls + 1, sizeof(slot)):
+        return False
+    j.controls[j.n_controls].start = start
+    j.controls[j.n_controls].size = <uint32_t>(end - start)
+    j.n_controls += 1
+    return True

@@ -15,7 +15,7 @@ if not (2, 3, 1) <= tuple(int(part) for part in _version("picows").split(".")[:3
         'pip install "picows>=2.3.1,<2.4"'
     )
 
-from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, check, kernels
+from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, kernels
 from fastfeed.backoff import Backoff, Jitter
 from fastfeed.decoder import Decoder
 from fastfeed.errors import (
@@ -48,7 +48,7 @@ from fastfeed.records import (
     quotes,
     trades,
 )
-from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol
+from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol, check
 from fastfeed.staleness import Period, Staleness, Week
 from fastfeed.subscriptions import Subscription
 

@@ -108,10 +108,11 @@ cdef class Decoder:
     cdef readonly TickRing ring
     cdef readonly Clock clock
     cdef readonly object schema
-    # Decode one frame. `readable` bytes after it may be read and, for the call, written; its verdict: 0 unknown,
-    # 1 control, 2 data, 3 malformed.
+    # Decode one frame. `readable` bytes after it may be read and, for the call, written. `text`: it is a TEXT frame,
+    # so JSON whatever the schema's encoding. Its verdict: 0 unknown, 1 control, 2 data, 3 malformed.
     cdef int frame(
-        self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source
+        self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+        bint text,
     ) noexcept nogil
     # The control messages of the frame just decoded, as bytes.
     cdef list controls(self)

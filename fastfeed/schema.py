@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Any, Final
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from fastfeed import _core
+from fastfeed.binary import Binary, Binding, Skip
 from fastfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Ref = str | int
 """A key, a dotted path (`"data.p"`, numbers are positions: `"data.0"`), or a position in an array (`3`).
@@ -72,6 +76,8 @@ _NO_NODE: Final = 0xFFFF
 _UNITS: Final = {"s": 0, "ms": 1, "us": 2, "ns": 3, "auto": 4, "iso": 5}
 _RULES: Final = {"none": 0, "rising": 1, "contiguous": 2, "range": 3, "linked": 4, "connection": 5, "time": 6}
 _SNAPSHOT: Final = 1
+_ENCODINGS: Final = {"json": 0, "msgpack": 1}
+_BINARY: Final = 2
 MAX_NODES: Final = 512
 MAX_CHANNELS: Final = 31
 
@@ -245,9 +251,17 @@ class _Compiler:
     With an envelope every message is compiled twice, as it is found bare and as it is found inside.
     """
 
-    def __init__(self, messages: tuple[Message, ...], envelope: str | None) -> None:
+    def __init__(
+        self,
+        messages: tuple[Message, ...],
+        envelope: str | None,
+        encoding: str | Binary = "json",
+        plain: tuple[str, ...] = (),
+    ) -> None:
         self.messages = messages
         self.envelope = envelope
+        self.encoding = encoding
+        self.plain = plain
         self.frame = _Node()
         self.elements: list[_Node] = []
         self.levels: dict[tuple[Ref, Ref], _Level] = {}
@@ -303,16 +317,9 @@ class _Compiler:
         taken = []
         for name, ref in message.references():
             node = self.resolve(ref, chain, outer)
-            if name in _LEVELS:
-                if node is not None:
-                    self.hold_levels(node, message.level)
-                taken.append((node, _LEVELS[name], _LEVEL))
-            elif name in _TEXTS:
-                taken.append((node, _TEXTS[name], _TEXT))
-            elif name in _INTEGERS:
-                taken.append((node, _INTEGERS[name], _INTEGER))
-            else:
-                taken.append((node, _NUMBERS[message.kind].index(name), _PRICE))
+            if name in _LEVELS and node is not None:
+                self.hold_levels(node, message.level)
+            taken.append((node, *_target(message, name)))
         return taken
 
     def hold_levels(self, node: _Node, level: tuple[Ref, Ref]) -> None:
@@ -400,6 +407,12 @@ class _Compiler:
                     "matched": node.matched,
                 }
             )
+        binary = None
+        if isinstance(self.encoding, Binary):
+            binary = self.encoding.program(
+                [{key: child.number for key, child in node.keys.items()} for node in nodes],
+                _bindings(self.messages, self.encoding),
+            )
         return _core.Program(
             rows,
             messages,
@@ -407,7 +420,94 @@ class _Compiler:
             None if payload is None else payload.number,
             len(self.channels),
             bool(self.frame.positions),
+            _BINARY if isinstance(self.encoding, Binary) else _ENCODINGS[self.encoding],
+            binary,
+            [text.encode() for text in self.plain],
         )
+
+
+def _target(message: Message, name: str) -> tuple[int, int]:
+    """Which field of the record this is, and what to make of its value."""
+    for names, action in ((_LEVELS, _LEVEL), (_TEXTS, _TEXT), (_INTEGERS, _INTEGER)):
+        if name in names:
+            return names[name], action
+    return _NUMBERS[message.kind].index(name), _PRICE
+
+
+def _bindings(messages: tuple[Message, ...], binary: Binary) -> dict[int, Binding]:
+    """The records whose type alone says which message they are."""
+    header = frozenset(item.name for item in binary.header if not isinstance(item, Skip))
+    found = {}
+    for key, items in binary.records.items():
+        names = header | {item.name for item in items if not isinstance(item, Skip)}
+        for value in key if isinstance(key, tuple) else (key,):
+            for number, message in enumerate(messages):
+                certain = _is_certain(message, names, binary.select, value)
+                if certain:
+                    targets = _targets(message, names, header)
+                    if message.kind != "control" and targets is not None:
+                        found[value] = Binding(number, message.each, message.unit == "iso", targets)
+                if certain is not False:
+                    break
+    return found
+
+
+def _is_certain(message: Message, names: frozenset[str], select: str, value: int) -> bool | None:
+    """Is a record with these names, of this type, that message? None where its values decide."""
+    if message.each is not None and message.each not in names:
+        return False
+    wanted: list[bool | None] = [ref in names for ref in message.has]
+    for ref, match in message.match.items():
+        if ref not in names or match is MISSING:
+            wanted.append((ref not in names) == (match is MISSING))
+        elif ref == select:
+            wanted.append(isinstance(match, (int, float)) and not isinstance(match, bool) and match == value)
+        else:
+            wanted.append(None)
+    if not message.match and not message.has:
+        own = 0 if message.each is None else 1
+        wanted += [_path(ref)[1][0] in names for _, ref in message.references() if _path(ref)[0] == own]
+    return False if False in wanted else None if None in wanted else True
+
+
+def _targets(
+    message: Message, names: frozenset[str], header: frozenset[str]
+) -> dict[tuple[str, str], tuple[int, int]] | None:
+    """Which field each item is; None where one item is two, or the header has some."""
+    targets: dict[tuple[str, str], tuple[int, int]] = {}
+    for name, ref in message.references():
+        out, (item, *_) = _path(ref)
+        place = (message.each if message.each is not None and out == 0 else "", str(item))
+        if place in targets or (place[0] == "" and item in header):
+            return None
+        if place[0] != "" or item in names:
+            targets[place] = _target(message, name)
+        if name in _LEVELS:
+            if message.level[0] == message.level[1]:
+                return None
+            for index, part in enumerate(message.level):
+                targets[str(item), str(part)] = (index, _PRICE)
+    return targets
+
+
+def _check_names(messages: tuple[Message, ...], envelope: str | None, binary: Binary) -> None:
+    """Every reference of a data message must name an item; control may also come as JSON."""
+    if envelope is not None:
+        raise ConfigError(f"envelope {envelope!r}: binary records have none")
+    for message in (m for m in messages if m.kind != "control"):
+        if message.each is not None and message.each not in binary.groups:
+            raise ConfigError(f"each={message.each!r} names no group: use one of {sorted(binary.groups)}")
+        for name, ref in message.references():
+            out, steps = _path(ref)
+            inside = message.each is not None and out == 0
+            names = binary.groups[message.each or ""] if inside else binary.names
+            if len(steps) != 1 or steps[0] not in names:
+                raise ConfigError(f"{name}={ref!r} names no item there: use one of {sorted(names)}")
+            if name in _LEVELS and not binary.groups.get(str(ref), frozenset()) >= set(message.level):
+                raise ConfigError(f"{name}={ref!r}, level={message.level!r}: name a group and two of its items")
+        for ref in (*message.match, *message.has):
+            if ref not in binary.names:
+                raise ConfigError(f"match or has {ref!r} names no item: use one of {sorted(binary.names)}")
 
 
 def _number(node: _Node | None) -> int:
@@ -418,19 +518,35 @@ class Schema:
     """All the messages of one feed, in the order they are tried.
 
     `envelope` names the key under which a payload may be wrapped (`{"stream": ..., "data": {...}}`); bare payloads are
-    read alike. A frame that is an array is its elements. Compiled once, on first use; raises `ConfigError` for what
-    cannot be compiled.
+    read alike. A frame that is an array is its elements. `encoding` is that of BINARY frames: json, msgpack or a
+    `fastfeed.binary.Binary`; TEXT frames are always JSON. `plain` lists raw texts that are no JSON and yet control, as
+    OKX's `pong`. Compiled once, on first use; raises `ConfigError` for what cannot be compiled.
     """
 
-    def __init__(self, *messages: Message, envelope: str | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        *messages: Message,
+        envelope: str | None = None,
+        name: str | None = None,
+        encoding: str | Binary = "json",
+        plain: tuple[str, ...] = (),
+    ) -> None:
+        if not isinstance(encoding, Binary) and encoding not in _ENCODINGS:
+            raise ConfigError(f"encoding {encoding!r}: use json, msgpack or a fastfeed.binary.Binary")
+        if isinstance(plain, str) or not all(isinstance(text, str) and text and "\0" not in text for text in plain):
+            raise ConfigError(f"plain={plain!r}: use a tuple of texts")
         for message in messages:
             if not isinstance(message, Message):
                 raise ConfigError(f"Schema takes Message objects, not {message!r}")
         if not any(m.kind != "control" for m in messages):
             raise ConfigError("a schema needs at least one message that carries data")
+        if isinstance(encoding, Binary):
+            _check_names(messages, envelope, encoding)
         self.messages = messages
         self.envelope = envelope
         self.name = name
+        self.encoding = encoding
+        self.plain = plain
         self.channels: tuple[str, ...] = tuple(
             dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control")
         )
@@ -438,8 +554,21 @@ class Schema:
     @cached_property
     def program(self) -> _core.Program:
         """The compiled form the decoder runs."""
-        return _Compiler(self.messages, self.envelope).run()
+        return _Compiler(self.messages, self.envelope, self.encoding, self.plain).run()
 
     def __repr__(self) -> str:
         name = self.name or ", ".join(self.channels)
         return f"Schema({name}, messages={len(self.messages)}, envelope={self.envelope!r})"
+
+
+def check(payload: Buffer, *, encoding: str | Binary = "json") -> None:
+    """Raise the `DecodeError` that says where and why a payload is malformed; None if it is not."""
+    if not isinstance(encoding, Binary) and encoding not in _ENCODINGS:
+        raise ConfigError(f"encoding {encoding!r}: use json, msgpack or a fastfeed.binary.Binary")
+    name = "binary record" if isinstance(encoding, Binary) else {"json": "JSON", "msgpack": "MessagePack"}[encoding]
+    _core.check(payload, _bare(encoding) if isinstance(encoding, str) else _Compiler((), None, encoding).run(), name)
+
+
+@cache
+def _bare(encoding: str) -> _core.Program:
+    return _Compiler((), None, encoding).run()

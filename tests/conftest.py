@@ -7,6 +7,7 @@ No test logic and no network here.
 import ctypes
 import mmap
 import os
+import struct
 import subprocess
 import sys
 import tarfile
@@ -59,7 +60,8 @@ def guarded() -> GuardedMemory:
 
 
 class Recordings:
-    """The folder of recorded frames: one line each, `<recv ns> <raw text frame>`, gzipped."""
+    """The folder of recorded frames, gzipped: text ones a line each, `<recv ns> <raw text frame>`, binary ones behind
+    their time and length."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,6 +73,19 @@ class Recordings:
         with gzip.open(self.folder / f"{name}.gz", "rb") as lines:
             split = (line.rstrip(b"\n").split(b" ", 1) for line in lines)
             return [(int(recv_ns), payload) for recv_ns, payload in split]
+
+    def messages(self, name: str) -> list[tuple[int, bytes]]:
+        """All binary messages of one recording as (recv_ns, payload): `<Q recv_ns><I length><message>` each."""
+        import gzip
+
+        with gzip.open(self.folder / f"{name}.frames.gz", "rb") as file:
+            data = file.read()
+        found, place = [], 0
+        while place < len(data):
+            recv_ns, size = struct.unpack_from("<QI", data, place)
+            found.append((recv_ns, data[place + 12 : place + 12 + size]))
+            place += 12 + size
+        return found
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,19 @@ class Number(str):
     """A JSON number as it is written."""
 
 
+class Real(Number):
+    """A binary float, written out exactly. It has no one spelling, so it is no symbol and no side."""
+
+    @classmethod
+    def of(cls, value: float) -> "Real":
+        text = format(Decimal(value), "f") if math.isfinite(value) else str(value)
+        return cls(text if "." in text or not math.isfinite(value) else text + ".0")
+
+
+class Instant(int):
+    """A time that says itself what it is: epoch nanoseconds."""
+
+
 class Unknown(Exception):
     """The message has a field of the wrong type."""
 
@@ -71,6 +84,10 @@ def integer(value: object) -> int:
 
 def time_ns(value: object, unit: str) -> int:
     """UTC epoch nanoseconds; digits finer than a nanosecond are cut."""
+    if isinstance(value, Instant):
+        if not -9223372036 * 10**9 < value < 9223372036 * 10**9:
+            raise Unknown
+        return int(value)
     if not isinstance(value, str):
         raise Unknown
     if unit == "iso" or (unit == "auto" and ISO.fullmatch(value)):
@@ -239,8 +256,9 @@ class Decoder:
         "resets",
     )
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, parse: Callable[[bytes], object] = parse) -> None:
         self.schema = schema
+        self.parse = parse
         self.counts = dict.fromkeys(self.COUNTERS, 0)
         self.ticks: list[tuple] = []
         self.symbols: dict[str, int] = {}
@@ -261,7 +279,7 @@ class Decoder:
         before = len(self.ticks)
         self.counts["frames"] += 1
         try:
-            document = parse(payload)
+            document = self.parse(payload)
         except ValueError:
             self.counts["malformed"] += 1
             return 0
@@ -337,7 +355,7 @@ class Decoder:
         return integer if name in ("seq", "first_seq", "prev_seq") else price
 
     def symbol(self, message: Message, value: object) -> str:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or isinstance(value, Real):
             raise Unknown
         text = str(value)
         if isinstance(message.symbol, Symbol):
@@ -350,7 +368,7 @@ class Decoder:
     def sold(self, message: Message, value: object) -> bool:
         if isinstance(value, bool):
             return value and not isinstance(message.side, tuple)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or isinstance(value, Real):
             raise Unknown
         return value == message.side[1] if isinstance(message.side, tuple) else value[:1] in ("s", "S")
 

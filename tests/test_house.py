@@ -32,7 +32,7 @@ BRAIN = {
     "staleness",
     "subscriptions",
 }
-CORE = {"errors", "records", "_core", "schema"}
+CORE = {"errors", "records", "_core", "binary", "schema"}
 ROOMS: dict[str, set[str]] = {
     "records": set(),
     "errors": {"records"},
@@ -47,10 +47,11 @@ ROOMS: dict[str, set[str]] = {
     "door": {"subscriptions"},
     "signals": {"errors", "events", "failures", "staleness", "subscriptions"},
     "session": {"errors", *BRAIN},
-    "schema": {"errors", "_core"},
+    "binary": {"errors"},
+    "schema": {"errors", "_core", "binary"},
     "rest": {"errors"},
     "credentials": {"errors", "rest"},
-    "providers": {"credentials", "errors", "schema", *BRAIN},
+    "providers": {"binary", "credentials", "errors", "schema", *BRAIN},
     "decoder": CORE | {"providers"},
     "streams": {"errors", "events", "records", "_core"},
     "endpoint": CORE | BRAIN | {"credentials", "providers", "_wire"},
@@ -80,6 +81,7 @@ HEADERS: dict[str, set[str]] = {
     "tick": set(),
     "order": set(),
     "scan": set(),
+    "number": set(),
     "layout": set(),
     "liveness": set(),
     "sequence": set(),
@@ -89,7 +91,7 @@ HEADERS: dict[str, set[str]] = {
     "table": {"tick", "order"},
     "schema": {"scan"},
     "slots": {"layout", "scan", "schema"},
-    "message": {"layout", "scan", "schema", "slots"},
+    "message": {"layout", "number", "scan", "schema", "slots"},
     "hold": {"tick"},
     "arbiter": {"hold", "sequence"},
     "streams": {"layout", "schema", "sequence"},
@@ -107,6 +109,8 @@ HEADERS: dict[str, set[str]] = {
         "tick",
     },
     "json": {"layout", "message", "scan", "schema", "slots", "tick"},
+    "msgpack": {"message", "number", "scan", "schema", "slots", "tick"},
+    "binary": {"layout", "message", "number", "scan", "schema", "slots", "tick"},
 }
 # Where they all meet.
 HEADERS["decoder"] = set(HEADERS)

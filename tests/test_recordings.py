@@ -8,6 +8,7 @@ import random
 import numpy as np
 import orjson
 import pytest
+from exchanges import SBE
 from oracle import Decoder as Oracle
 from oracle import assert_same
 
@@ -184,6 +185,26 @@ def test_the_recorded_prices_are_in_the_table_at_the_end(recordings, name):
     assert [row["last"], row["last_size"]] == [float(trade[k]) for k in "pq"]
     assert (row["quote_seq"], row["trade_seq"]) == (quote["u"], trade["t"])
     assert row["updates"] == sum("B" in b or b.get("e") == "trade" for b in bodies)
+
+
+def test_the_recording_as_sbe_gives_what_it_gives_as_json(recordings):
+    """The spot recording, re-encoded by an independent codec: the same prices, sizes and numbers, bit for bit."""
+    json_decoder = fastfeed.Decoder("binance-spot", ring_capacity=RING)
+    sbe_decoder = fastfeed.Decoder(SBE, ring_capacity=RING)
+    as_json = run(json_decoder, recordings.frames("binance-spot_btcusdt_20240808"))
+    as_sbe = run(sbe_decoder, recordings.messages("binance-sbe_btcusdt_20240808"))
+    assert len(as_json) == len(as_sbe) > 160_000
+    plain = [ticks.view(fastfeed.TICK_DTYPE_PLAIN) for ticks in (as_json, as_sbe)]
+    for name in ("kind", "flags", "seq", "recv_ns", "value0", "value1", "value2", "value3"):
+        assert plain[0][name].tobytes() == plain[1][name].tobytes(), name
+    # SBE counts microseconds, the JSON streams milliseconds
+    assert (as_json["event_ns"] // 1_000_000 == as_sbe["event_ns"] // 1_000_000).all()
+    stats = sbe_decoder.stats()
+    assert {name: stats[name] for name in ("unknown", "malformed", "gaps", "duplicates", "resets")} == dict.fromkeys(
+        ("unknown", "malformed", "gaps", "duplicates", "resets"), 0
+    )
+    for name in ("bid", "bid_size", "ask", "ask_size", "last", "last_size", "quote_seq", "trade_seq", "updates"):
+        assert json_decoder.prices["BTCUSDT"][name] == sbe_decoder.prices["BTCUSDT"][name], name
 
 
 def kind_of(payload: bytes) -> str:

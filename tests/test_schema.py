@@ -620,3 +620,35 @@ def test_a_schema_may_serve_several_decoders():
     (tick,) = second.ticks('{"s":"B","b":3,"a":4}')
     assert second.symbol(tick) == "B"
     assert second.decoder.schema is schema
+
+
+# ---- raw texts that are control ----
+
+
+def test_a_plain_text_that_is_declared_is_control_and_any_other_is_malformed():
+    r = reader(QUOTE, plain=("pong", "Connected", "é"))
+    for text in ("pong", "Connected", "é"):
+        assert r.verdict(text) == "control", text
+    for text in ("ping", "pon", "pong ", " pong", "Pong", "pongpong", "Connected\n", "", "{", "\0"):
+        assert r.verdict(text) == "malformed", text
+    assert r.decoder.stats()["messages"] == 3
+    assert r.verdict('{"s":"A","b":1,"a":2}') == "data"
+
+
+def test_what_is_json_is_never_looked_up_among_the_plain_texts():
+    r = reader(QUOTE, plain=("true", '"pong"', "7"))
+    for text in ("true", '"pong"', "7"):
+        assert r.verdict(text) == "unknown", text
+
+
+def test_plain_texts_are_for_text_frames_only():
+    r = reader(QUOTE, plain=("pong",), encoding="msgpack")
+    assert r.verdict("pong") == "malformed"
+    r.decoder.decode(b"pong", text=True)
+    assert r.decoder.stats()["control"] == 1
+
+
+@pytest.mark.parametrize("plain", ["pong", ("",), (5,), ("a\0b",)])
+def test_plain_texts_that_cannot_be_are_refused(plain):
+    with pytest.raises(fastfeed.ConfigError, match="plain"):
+        Schema(QUOTE, plain=plain)

@@ -14,14 +14,20 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import exchanges
 import picows
 import pytest
 from corpus import ACK, DEPTH, QUOTE, TRADE
 
 import fastfeed
 from fastfeed._wire import Wire
+from fastfeed.schema import Message, Schema
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+SBE_QUOTE = bytes.fromhex(
+    "320011270100000040222246484706007940e51700000000fefbf8bf850000000000f049020000000000f9bf85000000"
+    "0000d8590000000000000742544355534454"
+)
 DEADLINE = 10.0
 
 
@@ -708,3 +714,25 @@ async def test_any_bytes_after_the_handshake_end_in_one_close_with_the_books_bal
             assert stats["frames"] == stats["data"] + stats["control"] + stats["unknown"] + stats["malformed"]
             assert len(line.handler.ticks) == stats["ticks"], "every tick made was announced by a wake-up"
             assert len(line.handler.named("closed")) == 1
+
+
+async def test_binary_messages_are_in_the_encoding_of_the_schema_and_text_messages_are_json():
+    """As on Binance's SBE sockets: prices in BINARY frames, here in fragments, acknowledgements in TEXT frames."""
+    async with connected(exchanges.SBE) as line:
+        await line.write(frame(TEXT, b'{"result":null,"id":1}'))
+        await line.until(lambda: line.handler.named("control"), "the acknowledgement")
+        assert line.handler.named("control") == [(b'{"result":null,"id":1}',)]
+        await line.write(frame(BINARY, SBE_QUOTE[:30], fin=False) + frame(CONTINUATION, SBE_QUOTE[30:]))
+        await line.write(frame(BINARY, SBE_QUOTE))
+        await line.until_ticks(2)
+        assert line.decoder.prices["BTCUSDT"]["bid"] == 87654.32
+        await line.write(frame(TEXT, SBE_QUOTE[:8].replace(b"\x11'", b"xx")) + frame(BINARY, b'{"result":null,"id":2}'))
+        await line.until(lambda: line.decoder.stats()["malformed"] == 2, "two malformed messages")
+        assert len(line.handler.named("control")) == 1
+
+
+async def test_a_plain_text_the_schema_knows_is_handed_up():
+    async with connected(Schema(Message("quote", symbol="s", bid="b"), plain=("pong",))) as line:
+        await line.write(frame(TEXT, b"pong"))
+        await line.until(lambda: line.handler.named("control"), "the pong")
+        assert line.handler.named("control") == [(b"pong",)]
