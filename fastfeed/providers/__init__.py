@@ -35,6 +35,7 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "iex": "fastfeed.providers.iex",
         "tickdb": "fastfeed.providers.tickdb",
         "tiingo-fx": "fastfeed.providers.tiingo",
+        "tradermade": "fastfeed.providers.tradermade",
         **{
             f"{house}{market}": "fastfeed.providers.polygon"
             for house in ("polygon", "massive")
