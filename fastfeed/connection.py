@@ -260,8 +260,8 @@ class Connection:
         failed: ConnectError | None = None
         try:
             await self._endpoint.credentials.refresh(self._now())
-        except ConnectError as error:
-            failed = error
+        except Exception as raised:
+            failed = self._endpoint.explain(raised, self._clock.utc_ns() / 1e9).error
         finally:
             if self._dialling is asyncio.current_task():
                 self._dialling = None

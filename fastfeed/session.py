@@ -622,12 +622,12 @@ class Session:
     def _renew(self, error: ConnectError, now: float) -> None:
         """The credentials are not accepted any more: once, before giving up, ask for fresh ones."""
         self._renewed = True
+        # Not final yet, as an AuthError is: whoever waits for the connection goes on waiting.
+        self.error = ConnectError(self.host, f"{error.cause}; renewing credentials")
         self.state = State.WAITING
         self._dial_at = self._renew_by = now + RENEW_TIMEOUT
         self._actions.append(Renew())
-        self._emit(
-            events.Reconnecting(self.name, self._failed.total() + 1, 0.0, f"{error.cause}; renewing credentials")
-        )
+        self._emit(events.Reconnecting(self.name, self._failed.total() + 1, 0.0, self.error.cause))
 
     def _spent(self, failure: Failure) -> bool:
         if failure is Failure.AUTH or self._backoff.max_retries is None:
