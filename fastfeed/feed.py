@@ -473,8 +473,8 @@ class Feed:
         """Counters and percentiles: the decoder's counters, and
 
         `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `rtt_ms` over
-        the latest pings and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max; `consumers`,
-        each name's ledger (received == delivered + conflated + dropped + pending).
+        the latest pings of both kinds and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max;
+        `consumers`, each name's ledger (received == delivered + conflated + dropped + pending).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
         stats.update(self._counted)
@@ -482,7 +482,8 @@ class Feed:
             for name, count in connection.counters().items():
                 stats[name] += count
         stats["connections"] = sum(session.state is State.OPEN for session in self._sessions)
-        trips = [trip for session in self._sessions for trip in session.pulse.round_trips]
+        pulses = [pulse for session in self._sessions for pulse in (session.pulse, session.app_pulse)]
+        trips = [trip for pulse in pulses for trip in pulse.round_trips]
         rtt = np.percentile(trips, [50, 90, 99, 100]) if trips else np.full(4, math.nan)
         stats["rtt_ms"] = dict(zip(_PERCENTILES, (rtt * 1e3).tolist(), strict=True))
         stats["lag_ms"] = dict(zip(_PERCENTILES, self._lags_ms(0.5, 0.9, 0.99, 1.0), strict=True))
