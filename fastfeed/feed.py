@@ -182,7 +182,8 @@ class Feed:
         self._stood = ("CONNECTING", self._clock.utc_ns() / 1e9)  # the state, and since when (epoch seconds)
         self._gaps_told = 0
         self._refused_told = 0
-        self._counted = {"bytes": 0, "pings_answered": 0, "dials": 0, "reconnects": 0, "callbacks_failed": 0}
+        counted = ("bytes", "pings_answered", "dials", "reconnects", "unreadable", "strays", "callbacks_failed")
+        self._counted = dict.fromkeys(counted, 0)
         self._add(wishes)
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -472,8 +473,9 @@ class Feed:
     def stats(self) -> dict[str, Any]:
         """Counters and percentiles: the decoder's counters, and
 
-        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `rtt_ms` over
-        the latest pings of both kinds and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max;
+        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `unreadable`
+        control messages, which say nothing to us, and `strays`, which answer nothing we asked; `rtt_ms` over the latest
+        pings of both kinds and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max;
         `consumers`, each name's ledger (received == delivered + conflated + dropped + pending).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
