@@ -11,10 +11,13 @@ import asyncio
 import json
 import logging
 import math
+import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -23,7 +26,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 import fastfeed
-from fastfeed.lab import Proxy, Venue
+from fastfeed.lab import Proxy, Venue, VenueProcess
 from fastfeed.lab.load import symbol_names
 
 HERE = Path(__file__).parent
@@ -33,6 +36,7 @@ PING_INTERVAL, PONG_TIMEOUT = 0.5, 0.5
 STABLE = 0.4  # seconds everything flows before the fault
 REQUEST = json.dumps({"method": "SUBSCRIBE", "params": [f"{name.lower()}@bookTicker" for name in SYMBOLS], "id": 1})
 LIMITS = {"messages_per_second": 1000}
+RESTORED, ROUNDS = 1000, 9  # subscriptions, and how often they are cut and restored
 
 
 class Client:
@@ -148,6 +152,30 @@ async def refuse(venue: Venue, proxy: Proxy) -> None:
     venue.accepts_again()
 
 
+async def unreachable(venue: Venue, proxy: Proxy) -> None:
+    """Nobody listens for a second."""
+    proxy.refuses()
+    proxy.cuts()
+    await asyncio.sleep(1.0)
+    proxy.heals()
+
+
+async def accept_then_close(venue: Venue, proxy: Proxy) -> None:
+    """For a second whoever comes is accepted and politely sent away: the dials of that second are what to look at."""
+    venue.evicts("newest", beyond=0, code=1000)
+    venue.cuts()
+    await asyncio.sleep(1.0)
+    venue.tolerates_all()
+
+
+async def freeze(venue: Venue, proxy: Proxy) -> None:
+    """The other end is stopped like a process, and goes on once somebody has dialled it anew."""
+    dials = proxy.count()["dials"]
+    venue.freezes()
+    await until(lambda: proxy.count()["dials"] > dials, math.inf)
+    venue.thaws()
+
+
 async def silence(venue: Venue, proxy: Proxy) -> None:
     """The data of a subscription ends, pongs flow; whoever subscribes again, here or on a new connection, gets it."""
     asked = venue.count()["requests"]
@@ -159,7 +187,10 @@ async def silence(venue: Venue, proxy: Proxy) -> None:
 FAULTS: dict[str, tuple[str, Callable[[Venue, Proxy], Awaitable[None]]]] = {
     "cut": ("connection reset", cut),
     "close": ("CLOSE 1012", close),
+    "unreachable": ("connection refused for 1 s", unreachable),
+    "accept-then-close": ("accepted, then CLOSE 1000, for 1 s", accept_then_close),
     "half-open": ("half-open link", half_open),
+    "freeze": ("the other end is frozen", freeze),
     "refuse": ("reset, then 429 Retry-After: 1", refuse),
     "silence": ("no data, pongs flow", silence),
 }
@@ -209,16 +240,53 @@ async def measure(client: Client, fault: Callable[[Venue, Proxy], Awaitable[None
     return result
 
 
+async def restore() -> dict:
+    """Milliseconds from the handshake until every subscription delivers again, the provider's pace lifted.
+
+    `cpu_ms` is what this process worked meanwhile; the rest it waited for the venue and the machine.
+    """
+    provider = fastfeed.providers.provider("binance-usdm")
+    unlimited = replace(
+        provider, limits=replace(provider.limits, messages_per_second=None, dials_per_five_minutes=None)
+    )
+    names = symbol_names(RESTORED)
+    took, worked = [], []
+    # So many ticks a second that the wait for a symbol's first one is short beside our own work.
+    with VenueProcess("binance-usdm", symbols=RESTORED, rate=200_000, messages_per_second=1000) as venue:
+        backoff = fastfeed.Backoff(stable_after=STABLE / 2)
+        async with fastfeed.Feed(unlimited, names, url=venue.url, backoff=backoff) as feed:
+            await feed.wait_live()
+            told, connections = feed.events(), feed.stats()["connections"]
+            for _ in range(ROUNDS):
+                await asyncio.sleep(STABLE)
+                venue.cuts()
+                opened, restored = math.inf, 0  # the first of the connections counts, and all are waited for
+                async for event in told:
+                    now = asyncio.get_running_loop().time()
+                    if isinstance(event, fastfeed.events.Connected) and opened == math.inf:
+                        opened, begun = now, time.process_time()
+                    if isinstance(event, fastfeed.events.Restored):
+                        if event.missing:
+                            raise RuntimeError(f"{len(event.missing)} subscriptions are missing")
+                        restored += 1
+                        if restored == connections:
+                            break
+                took.append((now - opened) * 1e3)
+                worked.append((time.process_time() - begun) * 1e3)
+    medians = {"median_ms": statistics.median(took), "cpu_ms": statistics.median(worked)}
+    return {"subscriptions": RESTORED, "connections": connections, "ms": took, **medians}
+
+
 def lines(results: dict[str, dict[str, dict]], patience: float) -> Iterator[str]:
     def seconds(value: float | None) -> str:
         return f"{value:.3f}" if value is not None else f"> {patience:g}"
 
-    yield f"{'fault':32}{'client':16}{'noticed s':>10}{'again s':>10}{'dials':>7}{'refused':>9}"
+    yield f"{'fault':36}{'client':16}{'noticed s':>10}{'again s':>10}{'dials':>7}{'refused':>9}"
     for fault, by_client in results.items():
         for name, result in by_client.items():
             times = f"{seconds(result['noticed']):>10}{seconds(result['recovered']):>10}"
             counts = f"{result['dials']:>7}{result['refused']:>9}"
-            yield f"{FAULTS[fault][0]:32}{name:16}{times}{counts}  {result['ended']}"
+            yield f"{FAULTS[fault][0]:36}{name:16}{times}{counts}  {result['ended']}"
     for name, client in CLIENTS.items():
         if client.not_done:
             yield f"{name} leaves to its user: {client.not_done}"
@@ -238,7 +306,12 @@ def main() -> int:
             measured = asyncio.run(measure(CLIENTS[name](), FAULTS[fault][1], options.patience))
             results.setdefault(fault, {})[name] = measured
     print("\n".join(lines(results, options.patience)))
-    options.json.write_text(json.dumps({"patience": options.patience, "results": results}, indent=1) + "\n")
+    restored = asyncio.run(restore())
+    spread = f"{min(restored['ms']):.0f} to {max(restored['ms']):.0f} ms in {ROUNDS} cuts"
+    print(f"{RESTORED:,} subscriptions on {restored['connections']} connections deliver {restored['median_ms']:.0f} ms")
+    print(f"after the first handshake ({spread}), {restored['cpu_ms']:.0f} ms of it work of this process")
+    written = {"patience": options.patience, "results": results, "restore": restored}
+    options.json.write_text(json.dumps(written, indent=1) + "\n")
     return 0
 
 

@@ -17,6 +17,7 @@ if not (2, 3, 1) <= tuple(int(part) for part in _version("picows").split(".")[:3
 
 from fastfeed._core import Clock, PriceReader, PriceTable, TickReader, TickRing, kernels
 from fastfeed.backoff import Backoff, Jitter
+from fastfeed.calendars import Calendar
 from fastfeed.decoder import Decoder
 from fastfeed.errors import (
     AuthError,
@@ -49,7 +50,7 @@ from fastfeed.records import (
     trades,
 )
 from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol, check
-from fastfeed.staleness import Period, Staleness, Week
+from fastfeed.staleness import Period, Staleness, Week, fx_week
 from fastfeed.subscriptions import Subscription
 
 if _TYPE_CHECKING:
@@ -58,11 +59,12 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
-    "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
-    "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable",
-    "Provider", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected",
-    "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
+    "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff",
+    "Calendar", "Clock", "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag",
+    "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader",
+    "PriceTable", "Provider", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription",
+    "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "fx_week", "kernels",
+    "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ Nothing is decided here, and nothing runs per tick.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -42,8 +41,6 @@ from fastfeed.signals import (
 )
 from fastfeed.staleness import Standing
 from fastfeed.subscriptions import ALL, Stage, Subscription
-
-_LOG = logging.getLogger("fastfeed")
 
 
 class Owner(Protocol):
@@ -121,6 +118,8 @@ class Connection:
             "pings_answered": self._counted["pings_answered"] + (0 if wire is None else wire.pings_answered),
             "dials": self.session.dials,
             "reconnects": self.session.reconnects,
+            "unreadable": self.session.unreadable,
+            "strays": self.session.strays,
         }
 
     def handle(self, event: Input) -> None:
@@ -219,10 +218,7 @@ class Connection:
 
     def wire_control(self, wire: Wire, payload: bytes) -> None:
         if wire is self._wire:
-            try:
-                self.handle(Control(self._endpoint.credentials.hide_bytes(payload), self._clock.utc_ns() / 1e9))
-            except Exception:
-                _LOG.exception("%s: a control message could not be read", self.session.name)
+            self.handle(Control(self._endpoint.credentials.hide_bytes(payload), self._clock.utc_ns() / 1e9))
 
     def wire_pong(self, wire: Wire, payload: bytes) -> None:
         if wire is self._wire:
@@ -260,8 +256,8 @@ class Connection:
         failed: ConnectError | None = None
         try:
             await self._endpoint.credentials.refresh(self._now())
-        except ConnectError as error:
-            failed = error
+        except Exception as raised:
+            failed = self._endpoint.explain(raised, self._clock.utc_ns() / 1e9).error
         finally:
             if self._dialling is asyncio.current_task():
                 self._dialling = None

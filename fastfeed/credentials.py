@@ -6,18 +6,21 @@ The only room that holds a secret. It refuses to show one in a repr, an error or
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, quote_plus, urlsplit, urlunsplit
 
 from fastfeed import rest
 from fastfeed.errors import AuthError, ConfigError, ConnectError
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+SHORTEST = 4  # characters of what is hidden: anything shorter would hit half of every message, and is no secret
 
 Given = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 """Credentials by name, or a function (plain or async) that is called for them, and again when they are refused."""
@@ -80,14 +83,17 @@ class Credentials:
         self._tls = tls
         self._token_until = 0.0  # monotonic seconds
         self._stale = self._ask is not None
-        self._known = dict(given) if given is not None and not callable(given) else {}
+        self._known = _named({} if given is None or callable(given) else given)
         if api_key is not None:
-            self._known["api_key"] = api_key
-        self._secrets = {secret for secret in self._known.values() if secret}
+            self._known.update(_named({"api_key": api_key}))
+        self._secrets: set[str] = set()  # as they may be met in what a server says
+        self._texts, self._bytes = re.compile("(?!)"), re.compile(b"(?!)")  # those, and here nothing
+        for secret in self._known.values():
+            self._keep(secret)
         for name, variable in ({} if auth is None else auth.env).items():
             if not self._known.get(name) and os.environ.get(variable):
                 self._known[name] = os.environ[variable]
-                self._secrets.add(self._known[name])
+                self._keep(self._known[name])
         self._present = auth is not None and (self._ask is not None or all(self._known.get(name) for name in auth.env))
         if auth is not None and not self._present and not auth.optional:
             missing = [(name, variable) for name, variable in auth.env.items() if not self._known.get(name)]
@@ -96,9 +102,28 @@ class Credentials:
                 for name, variable in missing
             )
             raise ConfigError(f"{provider} wants a key: pass {wanted}")
+        if self._token is not None and not rest.is_possible():
+            raise ConfigError(f"{provider} wants a token, which needs the http extra: pip install 'fastfeed[http]'")
 
     def __repr__(self) -> str:
         return f"<Credentials {', '.join(sorted(self._known)) or 'none'}>"
+
+    @property
+    def _token(self) -> Token | None:
+        """The token to fetch, if there is one."""
+        return None if self._auth is None or not self._present else self._auth.token
+
+    def _keep(self, secret: str) -> None:
+        """`secret` is to be hidden from now on, in every way a server may quote it."""
+        inside = json.dumps(secret)[1:-1]
+        forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), escape(secret)}
+        forms |= {inside, inside.replace("/", "\\/"), json.dumps(secret, ensure_ascii=False)[1:-1]}
+        self._secrets |= {form for form in forms if len(form) >= SHORTEST}
+        if not self._secrets:
+            return
+        found = "|".join(re.escape(form) for form in sorted(self._secrets, key=len, reverse=True))
+        # Whatever the case: what goes through logs and header parsers may come back in another.
+        self._texts, self._bytes = re.compile(found, re.IGNORECASE), re.compile(found.encode(), re.IGNORECASE)
 
     @property
     def secret(self) -> bool:
@@ -108,7 +133,7 @@ class Credentials:
     @property
     def renewable(self) -> bool:
         """Fresh ones can be had when the present ones are refused."""
-        return self._ask is not None or (self._present and self._auth is not None and self._auth.token is not None)
+        return self._ask is not None or self._token is not None
 
     @property
     def logs_in(self) -> bool:
@@ -116,16 +141,15 @@ class Credentials:
         return self._present and self._auth is not None and self._auth.login is not None
 
     def hide(self, text: str) -> str:
-        """`text` from outside without our secrets, however they are quoted: servers echo them."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
-        return text
+        """`text` from outside without our secrets, however they are quoted: servers echo them.
+
+        Hide first and cut later: the half of a secret is not recognised.
+        """
+        return self._texts.sub("***", text)
 
     def hide_bytes(self, payload: bytes) -> bytes:
         """The same for a message, which need not be text."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            payload = payload.replace(secret.encode(), b"***")
-        return payload
+        return self._bytes.sub(b"***", payload)
 
     def headers(self) -> dict[str, str]:
         """What the handshake shows in its headers."""
@@ -163,20 +187,24 @@ class Credentials:
         """
         if self._ask is not None and self._stale:
             await self._ask_owner(self._ask)
-        token = None if self._auth is None or not self._present else self._auth.token
+        token = self._token
         if token is not None and ("token" not in self._known or now >= self._token_until):
             await self._fetch(token, now)
 
     async def _ask_owner(self, ask: Callable[[], Any]) -> None:
+        failed = ""
         try:
             found = ask()
             if inspect.isawaitable(found):
                 found = await found
-            self._known.update({str(name): str(value) for name, value in dict(found).items()})
+            self._known.update(_named(found))
         except Exception as error:
-            raise AuthError("credentials", f"credentials= raised {type(error).__name__}") from None
+            failed = type(error).__name__
+        if failed:  # out here, as the error caught may hold secrets and must not even be the context of this one
+            raise AuthError("credentials", f"credentials= raised {failed}")
         self._stale = False
-        self._secrets.update(self._known.values())
+        for secret in self._known.values():
+            self._keep(secret)
 
     async def _fetch(self, token: Token, now: float) -> None:
         url = self._filled({"url": token.url}, quoted=True)["url"]
@@ -184,6 +212,7 @@ class Credentials:
         if self._root is not None:
             root = urlsplit(self._root)
             parts = parts._replace(scheme=root.scheme, netloc=root.netloc)
+        host = parts.netloc.rpartition("@")[2]
         answer = await rest.ask(
             token.method,
             urlunsplit(parts),
@@ -192,16 +221,18 @@ class Credentials:
             tls=self._tls,
         )
         if answer.status in (400, 401, 403):
-            said = self.hide(answer.body[:200].decode(errors="replace")).strip()
-            raise AuthError(parts.netloc, f"no token: HTTP {answer.status}" + (f": {said}" if said else ""))
+            said = self.hide(answer.body.decode(errors="replace"))[:200].strip()
+            raise AuthError(host, f"no token: HTTP {answer.status}" + (f": {said}" if said else ""))
         if answer.status != 200:
-            raise ConnectError(parts.netloc, f"no token: HTTP {answer.status}")
+            raise ConnectError(host, f"no token: HTTP {answer.status}")
         try:
             text, lives = token.read(answer.body)
-        except (ValueError, KeyError, TypeError):
-            raise ConnectError(parts.netloc, "no token: the answer cannot be read") from None
+        except Exception:
+            text, lives = "", None
+        if not (text and isinstance(text, str)):
+            raise ConnectError(host, "no token: the answer cannot be read")
         self._known["token"] = text
-        self._secrets.add(text)
+        self._keep(text)
         lives = token.lifetime if lives is None else lives
         self._token_until = float("inf") if lives is None else now + lives
 
@@ -211,3 +242,10 @@ class Credentials:
             return {name: template.format_map(known) for name, template in templates.items()}
         except KeyError as error:
             raise AuthError("credentials", f"credentials= gave no {error.args[0]!r}") from None
+
+
+def _named(given: Any) -> dict[str, str]:
+    """Credentials by name. Raises ConfigError for what is none, without showing it."""
+    if not isinstance(given, Mapping) or not all(isinstance(item, str) for pair in given.items() for item in pair):
+        raise ConfigError("credentials must be a mapping of names to texts, and api_key= a text")
+    return dict(given)

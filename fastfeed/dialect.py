@@ -1,11 +1,13 @@
 """The words of a provider: how to ask for data, and what its control messages mean. Pure data and pure functions.
 
-What is done about a reply is the session's business; nothing here sends, waits or knows a secret.
+What is done about a reply is the session's business; nothing here sends, waits or knows a secret. A reply that makes no
+sense (an id that is text, a time that is none) cannot be made: a TypeError or ValueError says so where it is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fastfeed.failures import Failure
@@ -19,12 +21,19 @@ class Ack:
     id: int | None = None
     topics: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+        _check_texts(self.topics)
+
 
 @dataclass(frozen=True)
 class Active:
     """The server lists everything it serves on this connection, which answers the oldest request."""
 
     topics: frozenset[str]
+
+    def __post_init__(self) -> None:
+        _check_texts(self.topics)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class Refusal:
     id: int | None
     reason: str
     topics: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+        _check_texts((self.reason, *self.topics))
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,9 @@ class Notice:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        _check_texts((self.reason,))
+
 
 @dataclass(frozen=True)
 class Denial:
@@ -61,12 +77,21 @@ class Denial:
     reason: str
     retry_after: float | None = None  # seconds
 
+    def __post_init__(self) -> None:
+        _check_texts((self.reason,))
+        if not (self.retry_after is None or self.retry_after >= 0):
+            raise ValueError(f"retry_after={self.retry_after!r}")
+
 
 @dataclass(frozen=True)
 class PingAsked:
     """The server's application ping, to be answered with `answer`."""
 
     answer: str | bytes
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.answer, str | bytes):
+            raise TypeError(f"answer={self.answer!r}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,11 @@ class PongSaid:
 
     number: int | None = None
     server_time: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_id(self.number)
+        if not (self.server_time is None or math.isfinite(self.server_time)):
+            raise ValueError(f"server_time={self.server_time!r}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +119,7 @@ Reply = Ack | Active | Refusal | Greeting | Welcome | Notice | Denial | PingAske
 class Dialect:
     """How to ask one provider, and how to read what is not market data.
 
-    `read` never raises: what it does not understand is no reply at all.
+    What `read` does not understand is no reply at all. If it raises, that counts as the same, and is told once.
     """
 
     subscribe: Render
@@ -99,3 +129,14 @@ class Dialect:
     acks: bool = True  # requests are answered; else first data is the only answer there is
     greets: bool = False  # the server speaks first: nothing may be said before its Greeting
     group: Callable[[str], str] | None = None  # of a topic: only topics of one group fit into one request
+
+
+def _check_id(value: object) -> None:
+    if not (value is None or isinstance(value, int)):
+        raise TypeError(f"{value!r} is the number of no request")
+
+
+def _check_texts(values: Iterable[object]) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is not text")

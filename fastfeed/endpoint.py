@@ -132,7 +132,9 @@ class Endpoint:
         if isinstance(error, WSHandshakeError) and (answer := _http_answer(error)) is not None:
             status, raw = answer
             headers = {name.lower(): self.credentials.hide(value) for name, value in raw.items()}
-            body = self.credentials.hide((error.raw_body or b"")[:1000].decode(errors="replace")).strip()
+            if "location" in headers:
+                headers["location"] = headers["location"].partition("?")[0]  # queries are where keys stand
+            body = self.credentials.hide((error.raw_body or b"").decode(errors="replace"))[:1000].strip()
             waits = [retry_after(headers.get("retry-after", ""), utc), retry_after_said(body, utc)]
             wait = max((seconds for seconds in waits if seconds is not None), default=None)
             if status not in (401, 403):
@@ -159,7 +161,8 @@ class Endpoint:
             case _:
                 cause = f"{type(error).__name__}: {error}"
         failed = ConnectError(self.host, self.credentials.hide(cause), retryable=retryable, hint=hint)
-        failed.__cause__ = error
+        if isinstance(error, OSError):
+            failed.__cause__ = error  # others may hold what was said, by us too
         return DialFailed(failed, failure=failure)
 
 

@@ -179,9 +179,11 @@ class Feed:
         self._traffic_due = 0.0  # monotonic seconds
         self._slowest = (0.0, "")  # the longest run of a callback since the last sweep: seconds, name
         self._lag_told: dict[str, tuple[int, float]] = {}  # by reader: ticks lost, and when that was told
+        self._stood = ("CONNECTING", self._clock.utc_ns() / 1e9)  # the state, and since when (epoch seconds)
         self._gaps_told = 0
         self._refused_told = 0
-        self._counted = {"bytes": 0, "pings_answered": 0, "dials": 0, "reconnects": 0, "callbacks_failed": 0}
+        counted = ("bytes", "pings_answered", "dials", "reconnects", "unreadable", "strays", "callbacks_failed")
+        self._counted = dict.fromkeys(counted, 0)
         self._add(wishes)
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -416,6 +418,7 @@ class Feed:
             await self.close()
             raise
         self._up = True
+        self._mark()
         return self
 
     async def __aexit__(
@@ -470,9 +473,10 @@ class Feed:
     def stats(self) -> dict[str, Any]:
         """Counters and percentiles: the decoder's counters, and
 
-        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `rtt_ms` over
-        the latest pings and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max; `consumers`,
-        each name's ledger (received == delivered + conflated + dropped + pending).
+        `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `unreadable`
+        control messages, which say nothing to us, and `strays`, which answer nothing we asked; `rtt_ms` over the latest
+        pings of both kinds and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max;
+        `consumers`, each name's ledger (received == delivered + conflated + dropped + pending).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
         stats.update(self._counted)
@@ -480,12 +484,50 @@ class Feed:
             for name, count in connection.counters().items():
                 stats[name] += count
         stats["connections"] = sum(session.state is State.OPEN for session in self._sessions)
-        trips = [trip for session in self._sessions for trip in session.pulse.round_trips]
+        pulses = [pulse for session in self._sessions for pulse in (session.pulse, session.app_pulse)]
+        trips = [trip for pulse in pulses for trip in pulse.round_trips]
         rtt = np.percentile(trips, [50, 90, 99, 100]) if trips else np.full(4, math.nan)
         stats["rtt_ms"] = dict(zip(_PERCENTILES, (rtt * 1e3).tolist(), strict=True))
         stats["lag_ms"] = dict(zip(_PERCENTILES, self._lags_ms(0.5, 0.9, 0.99, 1.0), strict=True))
         stats["consumers"] = {consumer.name: consumer.ledger() for consumer in self._consumers}
         return stats
+
+    def health(self, max_age: float | None = None) -> dict[str, Any]:
+        """How the feed stands, for whoever watches it from outside: a dict that is JSON as it is.
+
+        `healthy` is the answer, the rest says why: LIVE, and all `symbols` are `fresh`. Fresh are those that may be
+        acted on: `prices.fresh(max_age)`, or without `max_age` those LIVE or QUIET. `state`, and `since` when (UTC
+        epoch seconds); `oldest`, the symbol that has been silent for longest on any of its channels, and `oldest_age`
+        for how many seconds (None: nothing has come since the connection opened); the median `lag_ms` (None: no event
+        times); `reconnects`; and `error`, what is wrong with a connection now, or None.
+        """
+        self._mark()
+        state, since = self._stood
+        rows = {symbol: self.prices.id(symbol) for symbol in self._wanted}
+        if (seconds := _seconds("max_age", max_age)) is None:
+            fresh = np.isin(self.prices.array["status"], (Status.LIVE, Status.QUIET))
+        else:
+            fresh = self.prices.fresh(seconds)
+        channels = {subscription.channel for wanted in self._wanted.values() for subscription in wanted}
+        ages = {channel: np.nan_to_num(self.prices.ages(channel), nan=math.inf) for channel in channels}
+        silences = [(float(ages[key.channel][rows[name]]), name) for name, keys in self._wanted.items() for key in keys]
+        age, oldest = max(silences, default=(math.inf, None))
+        count = sum(bool(fresh[row]) for row in rows.values())
+        lag = self._lags_ms(0.5)[0]
+        errors = [self._ending.failure, *(session.error for session in self._sessions)]
+        return {
+            "healthy": state == "LIVE" and count == len(rows),
+            "provider": self.provider.name,
+            "state": state,
+            "since": since,
+            "symbols": len(rows),
+            "fresh": count,
+            "oldest": oldest,
+            "oldest_age": age if age < math.inf else None,
+            "lag_ms": lag if lag == lag else None,
+            "reconnects": self._counted["reconnects"] + sum(session.reconnects for session in self._sessions),
+            "error": next((str(error) for error in errors if error is not None), None),
+        }
 
     def __repr__(self) -> str:
         status = self.prices.array["status"]
@@ -498,6 +540,11 @@ class Feed:
         )
 
     # Inside --------------------------------------------------------------------------------------------------------
+
+    def _mark(self) -> None:
+        """Remember since when the feed is in its present state."""
+        if self.state != self._stood[0]:
+            self._stood = self.state, self._clock.utc_ns() / 1e9
 
     def _now(self) -> float:
         return self._clock.mono_ns() / 1e9
@@ -694,6 +741,7 @@ class Feed:
             self._end(failure)
             for other in self._connections:
                 other.handle(Stop())
+        self._mark()
         self._changed.ring()
 
     # The end -------------------------------------------------------------------------------------------------------
@@ -705,6 +753,7 @@ class Feed:
         for symbol in self.prices.symbols:
             self.prices.set_status(symbol, Status.CLOSED)
         self._ending.reach(failure)
+        self._mark()
         self._data.ring()
         self._changed.ring()
         for stream in self._consumers:

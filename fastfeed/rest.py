@@ -9,6 +9,7 @@ import importlib.util
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fastfeed.errors import ConfigError, ConnectError
 
@@ -49,7 +50,7 @@ async def ask(
     import aiohttp
 
     limit = aiohttp.ClientTimeout(total=timeout)
-    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    host = urlsplit(url).netloc.rpartition("@")[2]
     try:
         async with (
             aiohttp.ClientSession(timeout=limit, trust_env=False) as session,
@@ -63,9 +64,9 @@ async def ask(
             if len(body) > LONGEST:
                 raise ConnectError(host, f"an HTTP answer of more than {LONGEST} bytes")
             return Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, body)
-    except TimeoutError as error:
-        raise ConnectError(host, f"no HTTP answer within {timeout:g} s") from error
-    except aiohttp.ClientError as error:
-        # The message of some of these holds the URL; their class says what happened.
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConnectError(host, f"HTTP failed: {reason}") from None
+    except TimeoutError:
+        reason = f"no HTTP answer within {timeout:g} s"
+    except (aiohttp.ClientError, ValueError) as error:
+        reason = f"HTTP failed: {getattr(error, 'strerror', None) or type(error).__name__}"
+    # Out here, as the error caught may hold the URL and must not even be the context of this one.
+    raise ConnectError(host, reason)

@@ -77,6 +77,8 @@ from fastfeed.subscriptions import Book, Limits, Pace, Record, Stage, Subscripti
 ACK_TIMEOUT = 5.0  # seconds a request may stay unanswered before it is asked again, in halves
 LOGIN_TIMEOUT = 10.0  # seconds from the handshake in which the server greets and accepts a login
 RENEW_TIMEOUT = 30.0  # seconds in which fresh credentials are to be had
+LONGEST_WAIT = 7 * 86400.0  # seconds a server may tell us to stay away; whoever says more means for ever
+WRONG_CLOCK = 86400.0  # seconds between two clocks that no clock is wrong by: the server means something else
 RESTORE_GRACE = 5.0  # seconds after the last ack in which a restored subscription delivers or counts as missing
 _FOR_PINGS = 1  # messages a second that requests leave free, or a long restore would delay the heartbeat
 
@@ -175,8 +177,14 @@ class Session:
         self._told_stale: set[Subscription] = set()
         self._reopened: deque[float] = deque()  # the latest reconnects
         self._stormy = False
+        self._tripped = False  # told that the dialect raised
         self._warned: set[str] = set()  # quotas of which four fifths are used
         self._actions: list[Action] = []
+
+    @property
+    def strays(self) -> int:
+        """Answers to nothing we asked: acks, refusals and pongs."""
+        return self.book.strays + self.pulse.unsolicited + self.app_pulse.unsolicited
 
     @property
     def restoring(self) -> bool:
@@ -211,10 +219,9 @@ class Session:
             case Control(payload, utc):
                 if self.state is State.OPEN:
                     self._heard_at = now
-                    replies = self._dialect.read(payload)
-                    self.unreadable += not replies
-                    for reply in replies:
-                        self._reply(reply, now, utc)
+                    for reply in self._read(payload):
+                        if self.state is State.OPEN:  # else the one before has ended this connection
+                            self._reply(reply, now, utc)
             case Pong(payload):
                 trip = self.pulse.pong(payload, now)
                 if trip is not None and self._probed_at is not None and now - trip >= self._probed_at:
@@ -476,6 +483,19 @@ class Session:
         self._spend(now)
         self._actions.append(Login())
 
+    def _read(self, payload: bytes) -> tuple[Reply, ...]:
+        """What a control message says. A dialect may be the user's: one that trips over it costs no connection."""
+        try:
+            replies = tuple(self._dialect.read(payload))
+        except Exception as error:
+            replies = ()
+            if not self._tripped:
+                self._tripped = True
+                cause = f"{self.name}: the dialect cannot read a message: {type(error).__name__}: {error}"
+                self._emit(events.Alert("warning", cause, "let its read() return () for what it does not know"))
+        self.unreadable += not replies
+        return replies
+
     def _reply(self, reply: Reply, now: float, utc: float) -> None:
         match reply:
             case Ack(request_id, topics):
@@ -507,15 +527,16 @@ class Session:
             case PongSaid(number, server_time):
                 trip = self.app_pulse.pong(None if number is None else b"%d" % number, now)
                 if trip is not None and server_time is not None and utc:
-                    self._actions.append(SetOffset(self._offset.add(trip, utc, server_time)))
+                    if abs(utc - server_time) > WRONG_CLOCK:
+                        self.unreadable += 1
+                    else:
+                        self._actions.append(SetOffset(self._offset.add(trip, utc, server_time)))
             case Beat():
                 self.beats += 1
             case Denial(failure, reason, retry_after):
-                if self.state is State.OPEN:
-                    self._hang_up(failure, reason, now, 1000, retry_after)
+                self._hang_up(failure, reason, now, 1000, retry_after)
             case Notice(reason):
-                if self.state is State.OPEN:
-                    self._hang_up(Failure.RESTART, reason, now, 1000)
+                self._hang_up(Failure.RESTART, reason, now, 1000)
 
     def _rejected(self, records: Iterable[Record], reason: str) -> None:
         """Never asked for again, so nobody waits for their data any more."""
@@ -596,7 +617,7 @@ class Session:
                 return
             self._emit(events.AuthFailed(self.name, error.cause))
         attempts = self._failed.total()
-        if self._spent(failure):
+        if self._spent(failure) or (retry_after or 0.0) > LONGEST_WAIT:
             self._give_up(error, attempts + 1)
             return
         if stable:
@@ -622,12 +643,12 @@ class Session:
     def _renew(self, error: ConnectError, now: float) -> None:
         """The credentials are not accepted any more: once, before giving up, ask for fresh ones."""
         self._renewed = True
+        # Not final yet, as an AuthError is: whoever waits for the connection goes on waiting.
+        self.error = ConnectError(self.host, f"{error.cause}; renewing credentials")
         self.state = State.WAITING
         self._dial_at = self._renew_by = now + RENEW_TIMEOUT
         self._actions.append(Renew())
-        self._emit(
-            events.Reconnecting(self.name, self._failed.total() + 1, 0.0, f"{error.cause}; renewing credentials")
-        )
+        self._emit(events.Reconnecting(self.name, self._failed.total() + 1, 0.0, self.error.cause))
 
     def _spent(self, failure: Failure) -> bool:
         if failure is Failure.AUTH or self._backoff.max_retries is None:
@@ -646,6 +667,7 @@ class Session:
         if self.state in (State.OPEN, State.DIALING):
             self._actions.append(Close(1000, ""))
         self.state = State.STOPPED
+        self.book.lost()
         self._renew_by = None
         self.pulse.stop()
         self.app_pulse.stop()

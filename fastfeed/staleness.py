@@ -127,7 +127,7 @@ class Staleness:
             raise ConfigError(f"Staleness(collapse={self.collapse!r}): must be between 0 and 1, or None")
         for name, spans in (("maintenance", self.maintenance), ("hours", () if self.hours is None else (self.hours,))):
             if not isinstance(spans, tuple) or not all(callable(getattr(span, "covers", None)) for span in spans):
-                raise ConfigError(f"Staleness({name}={getattr(self, name)!r}): write Week or Period objects")
+                raise ConfigError(f"Staleness({name}={getattr(self, name)!r}): write Week, Period or Calendar objects")
         if not self.watching and not self.silence_goes_unnoticed:
             raise ConfigError(
                 "Staleness(adaptive=False) without threshold= finds no dead subscription: set one, or say "

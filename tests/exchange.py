@@ -99,7 +99,8 @@ class Line:
 class Exchange:
     """`async with Exchange() as exchange`: `lines` are the connections so far, `dials` counts the handshakes asked for.
 
-    `answer` makes the reply to a request (None: no reply); `status` refuses handshakes with HTTP instead.
+    `answer` makes the reply to a request (None: no reply); `status` refuses handshakes with HTTP instead; `http`
+    answers the requests for which it returns (status, body), before they count as dials.
     """
 
     def __init__(self, *, tls: bool = False) -> None:
@@ -109,6 +110,7 @@ class Exchange:
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.body = ""
+        self.http: Callable[[Request], tuple[int, str] | None] = lambda request: None
         self._tls: ssl.SSLContext | None = None
         if tls:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -169,6 +171,8 @@ class Exchange:
         )
 
     def _receive(self, connection: ServerConnection, request: Request) -> Response | None:
+        if (answer := self.http(request)) is not None:
+            return connection.respond(HTTPStatus(answer[0]), answer[1])
         self.dials += 1
         if self.status is None:
             return None

@@ -357,6 +357,20 @@ async def test_a_redirect_is_not_followed_but_shown() -> None:
     assert "hunter2" not in str(error)
 
 
+# Control messages that make no sense --------------------------------------------------------------------------------
+
+
+async def test_nonsense_acks_and_pongs_are_counted_where_everybody_can_see_them() -> None:
+    async with Exchange() as exchange, Feed("binance-usdm", ["BTCUSDT"], url=exchange.url) as feed:
+        await exchange.send('{"result":null,"id":"x"}', '{"result":null,"id":999}', '{"error":[],"id":{}}')
+        await exchange.line.socket.pong(b"nobody asked")
+        await exchange.send(quote())
+        await feed.wait_live()
+        await until(lambda: feed.stats()["strays"] == 2, "the ack and the pong to be counted")
+        stats = feed.stats()
+        assert (stats["unreadable"], stats["control"], stats["reconnects"]) == (2, 4, 0)
+
+
 # TLS ----------------------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "records": set(),
     "errors": {"records"},
     "backoff": {"errors"},
+    "calendars": {"errors"},
     "failures": {"errors"},
     "heartbeat": {"errors"},
     "staleness": {"errors", "subscriptions"},
@@ -116,10 +117,10 @@ HEADERS: dict[str, set[str]] = {
 HEADERS["decoder"] = set(HEADERS)
 
 PUBLIC = """
-    AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap GapError
-    GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
-    Provider Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
-    TICK_DTYPE_PLAIN TickReader TickRing Week bars check kernels levels marks quotes trades
+    AuthError Backoff Calendar Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap
+    GapError GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader
+    PriceTable Provider Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
+    TICK_DTYPE_PLAIN TickReader TickRing Week bars check fx_week kernels levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from exchange import Exchange, Line, quote, trade, until
+from exchange import PEM, Exchange, Line, quote, trade, until
 from test_feed import event_of, feed_of
 
-from fastfeed import ConfigError, Period, Staleness, Status, events, staleness
+from fastfeed import Backoff, ConfigError, Feed, Period, Staleness, Status, events, staleness
 from fastfeed.staleness import Cause
 
 THRESHOLD = Staleness(threshold=0.3)
@@ -233,22 +234,50 @@ async def test_a_reader_left_behind_is_told(exchange: Exchange) -> None:
 # Dangerous settings -------------------------------------------------------------------------------------------------
 
 
-async def test_dangerous_settings_are_asked_for_by_name_and_logged_once(
-    exchange: Exchange, caplog: pytest.LogCaptureFixture
+def careless() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: {"ssl": careless()}, "accept_any_certificate=True"),
+        (lambda: {"backoff": Backoff(max_retries=math.inf)}, "retries_for_ever=True"),
+        (lambda: {"staleness": Staleness(adaptive=False)}, "silence_goes_unnoticed=True"),
+    ],
+    ids=["tls", "retries", "staleness"],
+)
+def test_a_dangerous_setting_is_refused_with_the_word_that_allows_it(
+    make: Callable[[], dict[str, Any]], word: str
 ) -> None:
-    careless = ssl.create_default_context()
-    careless.check_hostname = False
-    careless.verify_mode = ssl.CERT_NONE
-    with pytest.raises(ConfigError, match="accept_any_certificate=True"):
-        feed_of(exchange, ssl=careless)
-    options = Staleness(adaptive=False, silence_goes_unnoticed=True)
+    with pytest.raises(ConfigError, match=word):
+        Feed("binance-usdm", ["BTCUSDT"], **make())
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"ssl": careless(), "accept_any_certificate": True}, "accept_any_certificate=True"),
+        ({"backoff": Backoff(max_retries=math.inf, retries_for_ever=True)}, "retries_for_ever=True"),
+        ({"staleness": Staleness(adaptive=False, silence_goes_unnoticed=True)}, "silence_goes_unnoticed=True"),
+        ({"accept_any_certificate": True}, None),
+        ({"ssl": ssl.create_default_context(cafile=str(PEM))}, None),
+    ],
+    ids=["tls", "retries", "staleness", "only the word", "a context that verifies"],
+)
+async def test_a_dangerous_setting_is_logged_once_by_its_name(
+    options: dict[str, Any], word: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = "ssl" in options
     async with (
-        Exchange(tls=True) as encrypted,
-        feed_of(encrypted, ssl=careless, accept_any_certificate=True, staleness=options),
+        Exchange(tls=tls) as exchange,
+        feed_of(exchange, "BTCUSDT", "ETHUSDT", channels=["quote", "trade"], **options) as feed,
     ):
-        pass
-    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert [text.partition("(")[2] for text in warnings] == [
-        "accept_any_certificate=True)",
-        "silence_goes_unnoticed=True)",
-    ]
+        exchange.cut()
+        await until(lambda: feed.stats()["reconnects"] >= 2, "both connections to be there again")
+    dangers = [record for record in caplog.records if "=True)" in record.message]
+    assert [record.levelno for record in dangers] == ([] if word is None else [logging.WARNING])
+    assert all(f"({word})" in record.message for record in dangers)
