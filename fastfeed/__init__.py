@@ -30,6 +30,7 @@ from fastfeed.errors import (
     StaleError,
     SubscriptionRejected,
 )
+from fastfeed.gaps import Recovery, Strategy
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.providers import Provider
 from fastfeed.records import (
@@ -61,8 +62,9 @@ __all__ = [
     "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
     "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
     "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable",
-    "Provider", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected",
-    "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
+    "Provider", "Recovery", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Strategy", "Subscription",
+    "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks",
+    "quotes", "trades",
 ]  # fmt: skip
 
 
