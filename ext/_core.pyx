@@ -45,7 +45,7 @@ from schema cimport (
     program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
 )
 from slots cimport MALFORMED, slots, slots_reset
-from sequence cimport SEQUENCE_CONTIGUOUS
+from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, sequence
 from streams cimport GAPS, SOURCES, gap
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
@@ -1214,6 +1214,38 @@ cdef class Decoder:
             raise MemoryError
         for at in self._lanes(symbol, channel):
             watch_hold(w, at)
+
+    def hold_at_gaps(self, channel not None, bint on=True):
+        """From now on a stream of this channel is held as soon as it shows a gap, from the message that shows it on.
+
+        Then `hold` need not come before the hole; what is fetched goes to the ring in its place. Not while two legs are
+        arbitrated.
+        """
+        cdef watch* w = &(<decoder*>self._decoder).watch
+        cdef uint32_t bit = <uint32_t>1 << <int>self.prices._channel(channel)
+        if not watch_open(w):
+            raise MemoryError
+        w.at_gaps = w.at_gaps | bit if on else w.at_gaps & ~bit
+
+    def newest(self, str symbol not None, channel not None):
+        """The highest number seen of a stream whose numbers have no holes; None if it has none, or nothing was seen."""
+        cdef decoder* d = <decoder*>self._decoder
+        cdef const schema_message* m
+        cdef sequence* s
+        cdef list found = []
+        for at in self._lanes(symbol, channel):
+            m = watch_message_of(&d.watch, at)
+            s = &d.streams.each[<size_t>at]
+            if s.known and m.rule in (SEQUENCE_CONTIGUOUS, SEQUENCE_RANGE, SEQUENCE_LINKED):
+                found.append(s.last)
+        return max(found) if found else None
+
+    def missing(self, str symbol not None, channel not None):
+        """What is still missing of a held stream, (first, last); None if nothing is, or it is not held."""
+        if (<decoder*>self._decoder).watch.lanes == NULL:
+            return None
+        missing = self._missing(self._lanes(symbol, channel))
+        return None if missing == (None, None) else missing
 
     def release(self, str symbol not None, channel not None):
         """Publish what is held as it is, flagged AFTER_GAP behind every hole left; a `fastfeed.records.Spliced`.

@@ -18,7 +18,7 @@ from msgpack cimport msgpack_frame
 from ring cimport ring, ring_publish
 from scan cimport FF_PADDING
 from schema cimport ENCODING_BINARY, ENCODING_JSON, program, schema_message
-from sequence cimport DUPLICATE, GAP, IN_ORDER, sequence
+from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_control, slots_grow, slots_reset
 from streams cimport numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_open
 from symbols cimport NO_SYMBOL, symbols, symbols_intern
@@ -121,10 +121,18 @@ cdef inline int decoder_sequence(
 ) noexcept nogil:
     """Where this message stands in its stream; a gap is recorded."""
     cdef sequence* s = streams_at(&d.streams, m, symbol_id, source)
+    cdef int64_t last = s.last
     cdef numbers n
-    if not streams_numbers(m, f, s.last, &n):
+    cdef int verdict
+    if not streams_numbers(m, f, last, &n):
         return IN_ORDER
-    return streams_check(&d.streams, s, m, &n, symbol_id, recv_ns)
+    verdict = streams_check(&d.streams, s, m, &n, symbol_id, recv_ns)
+    if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION:
+        # Taken back: the longer way finds the gap again, and this message is the first that waits behind it.
+        s.last = last
+        d.streams.n_gaps -= 1
+        d.watch.on = True
+    return verdict
 
 
 cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
@@ -179,6 +187,9 @@ cdef inline void decoder_commit(
     k.kind = m.kind
     k.flags = m.flags
     if verdict == GAP:
+        if d.watch.on:
+            watch_commit(&d.watch, m, f, d.slots.levels, k.symbol_id, recv_ns, mono_ns, source)
+            return
         k.flags |= FF_AFTER_GAP
     elif verdict == DUPLICATE:
         k.flags |= FF_DUPLICATE

@@ -66,6 +66,7 @@ cdef struct watch:
     uint32_t floored
     uint32_t settling
     uint32_t listed         # first of the lanes with holes: index + 1
+    uint32_t at_gaps        # channels of which a stream is held as soon as it shows a gap, one bit each
     lane* lanes             # [stream * symbols + symbol]
     hold hold
     hole* holes             # in blocks of HOLES
@@ -387,6 +388,8 @@ cdef inline int watch_judge(
             w.streams.resets += 1
             watch_let_out(w, at, recv_ns)
         return verdict
+    if ln.repairing and ordered and n.seq <= last and lane_fill(ln, first, n.seq):
+        return FILLED  # the provider sends again what it was asked for
     if w.arbitrating and m.rule != SEQUENCE_CONNECTION:
         lead = ln.lead
         if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
@@ -407,10 +410,19 @@ cdef inline int watch_judge(
             watch_let_out(w, at, recv_ns)
         return ANEW
     if verdict == GAP:
+        if opens and ln.holes != NULL and w.at_gaps >> m.channel & 1:
+            watch_keep(w, ln)
         if not (ln.repairing and opens and lane_dig(ln, last + 1, first - 1, 0, True)):
             flags[0] |= FF_AFTER_GAP
         watch_doubt(w, m, symbol_id)
     return NEWEST
+
+
+cdef inline void watch_keep(watch* w, lane* ln) noexcept nogil:
+    """From here on the lane's ticks wait."""
+    ln.overflowed = False
+    w.repairing += not ln.repairing
+    ln.repairing = w.on = True
 
 
 cdef inline void watch_doubt(watch* w, const schema_message* m, uint32_t symbol_id) noexcept nogil:
@@ -594,11 +606,10 @@ cdef inline void watch_hold(watch* w, size_t at) noexcept nogil:
     cdef uint64_t i = w.streams.n_gaps
     cdef uint64_t oldest = i - GAPS if i > GAPS else 0
     cdef gap* g
-    ln.overflowed = False
     if ln.repairing:
+        ln.overflowed = False
         return
-    ln.repairing = w.on = True
-    w.repairing += 1
+    watch_keep(w, ln)
     while i > oldest and not (ln.n_holes and ln.holes[0].told):
         i -= 1
         g = &w.streams.log[i % GAPS]

@@ -31,6 +31,7 @@ from fastfeed.errors import (
     StaleError,
     SubscriptionRejected,
 )
+from fastfeed.gaps import Recovery, Strategy
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.providers import Provider
 from fastfeed.records import (
@@ -61,10 +62,10 @@ __version__ = "0.1.0"
 __all__ = [
     "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff",
     "Calendar", "Clock", "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag",
-    "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader",
-    "PriceTable", "Provider", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription",
-    "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "fx_week", "kernels",
-    "levels", "marks", "quotes", "trades",
+    "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period",
+    "PriceReader", "PriceTable", "Provider", "Recovery", "Schema", "Spliced", "StaleError", "Staleness", "Status",
+    "Strategy", "Subscription", "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week", "bars", "check",
+    "fx_week", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 

@@ -130,7 +130,10 @@ class GapError(FastFeedError):
         self.gap = gap
 
     def message(self) -> str:
-        return f"{self.gap.symbol} {self.gap.stream} misses {self.gap.first}..{self.gap.last}"
+        what = (
+            f"{self.gap.first}..{self.gap.last}" if self.gap.missing else "nobody knows what: it has no usable numbers"
+        )
+        return f"{self.gap.symbol} {self.gap.stream} misses {what}"
 
 
 class StaleError(FastFeedError):

@@ -132,6 +132,19 @@ class Gap(Event):
 
 
 @dataclass(frozen=True)
+class GapRepaired(Event):
+    """What `gap` missed is there now, or does not matter any more: `how` is a way of `fastfeed.gaps.Strategy`.
+
+    "rest" and "replay" brought what was missing, or a snapshot that makes up for it; after "resubscribe" it stays
+    missing, and the stream has begun afresh. `seconds` after the gap was noticed.
+    """
+
+    gap: records.Gap
+    how: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CallbackFailed(Event):
     """The `on_batch` callback `name` raised `error` ("ValueError: ..."); the feed goes on."""
 

@@ -30,12 +30,13 @@ from fastfeed.decoder import Decoder
 from fastfeed.door import Door
 from fastfeed.endpoint import Endpoint
 from fastfeed.errors import ConfigError, ConnectError, GaveUp, HandshakeError, StaleError, SubscriptionRejected
-from fastfeed.events import Alert, CallbackFailed, Event, alert_of
-from fastfeed.events import Gap as GapFound
+from fastfeed.events import Alert, CallbackFailed, Event, Restored, alert_of
+from fastfeed.gaps import Recovery
 from fastfeed.heartbeat import Heartbeat
 from fastfeed.lookout import Lookout
 from fastfeed.providers import Provider
 from fastfeed.records import Gap, Status
+from fastfeed.repair import Repairs
 from fastfeed.session import Session, State
 from fastfeed.signals import Start, Stop, Subscribe, Unsubscribe
 from fastfeed.staleness import Staleness, Standing
@@ -66,6 +67,7 @@ class Feed:
         ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
         backoff: how long to wait before a redial; None: as the provider asks for, else `Backoff()`.
         staleness: which silence is too long, and when alerts are mute.
+        recovery: what is done about messages that are missing.
         on_alert: called on the loop with a dict of `severity`, `cause`, `feed`, `since` (UTC epoch seconds) and `hint`,
             ready for a webhook, for what a person should look at. An exception in it is logged.
         max_symbols: rows reserved (default 65,536); a symbol beyond them is refused, counted and told.
@@ -94,6 +96,7 @@ class Feed:
         heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
         backoff: Backoff | None = None,
         staleness: Staleness = Staleness(),  # noqa: B008 - frozen
+        recovery: Recovery = Recovery(),  # noqa: B008 - frozen
         on_alert: Callable[[dict[str, Any]], Any] | None = None,
         accept_any_certificate: bool = False,
         connect_timeout: float | None = 10.0,
@@ -119,6 +122,7 @@ class Feed:
             if ssl.verify_mode is not tls.CERT_REQUIRED and not accept_any_certificate:
                 raise ConfigError("ssl= does not verify certificates: say accept_any_certificate=True if that is meant")
         _expect("staleness", staleness, Staleness)
+        _expect("recovery", recovery, Recovery)
         if on_alert is not None and (not callable(on_alert) or inspect.iscoroutinefunction(on_alert)):
             raise ConfigError(f"on_alert takes a plain function, not {on_alert!r}")
         self._dangers = []
@@ -161,6 +165,9 @@ class Feed:
         self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=room, clock=self._clock)
         hours = self.provider.hours if staleness.hours is None else staleness.hours
         self._lookout = Lookout(self.prices, staleness, hours)
+        self._repairs = Repairs(
+            self, self.provider, self.decoder, recovery, root=self._endpoint.http_root, tls=ssl, clock=self._clock
+        )
         self._door = Door(self.provider.limits.dials_per_five_minutes, locked=self._endpoint.credentials.secret)
         self._connections: list[Connection] = []
         self._connections_made = 0
@@ -180,7 +187,6 @@ class Feed:
         self._slowest = (0.0, "")  # the longest run of a callback since the last sweep: seconds, name
         self._lag_told: dict[str, tuple[int, float]] = {}  # by reader: ticks lost, and when that was told
         self._stood = ("CONNECTING", self._clock.utc_ns() / 1e9)  # the state, and since when (epoch seconds)
-        self._gaps_told = 0
         self._refused_told = 0
         counted = ("bytes", "pings_answered", "dials", "reconnects", "unreadable", "strays", "callbacks_failed")
         self._counted = dict.fromkeys(counted, 0)
@@ -194,8 +200,8 @@ class Feed:
         return self.decoder.prices
 
     def gaps(self) -> Sequence[Gap]:
-        """The newest gaps, oldest first: a sequence of Gap."""
-        return self.decoder.gaps()
+        """The newest 65,536 gaps, oldest first: a sequence of Gap."""
+        return self._repairs.gaps()
 
     def batches(self, *, window: float = 0.0, max_age: float | None = None, name: str | None = None) -> Batches:
         """Conflated batches, each an owned array of PRICE_DTYPE: the newest row of every symbol that changed.
@@ -254,6 +260,22 @@ class Feed:
         self._streams[stream.name] = stream
         return stream
 
+    def refresh(self, symbols: Iterable[str] | None = None, *, channels: Iterable[str] | None = None) -> None:
+        """Fetch anew, over HTTP, the depth snapshots and last quotes of `symbols` on `channels` (None: all).
+
+        They go to the ring flagged SNAPSHOT, each in its place in its stream: for a reader of `ticks()` that has just
+        come. A depth stream's first snapshot, and those after a gap, are fetched without being asked for.
+
+        Raises:
+            ConfigError: there is nothing to fetch for any of them, or no way to.
+        """
+        self._check_open()
+        names = list(self._wanted) if symbols is None else [self._subscribed(s) for s in _items("symbols", symbols)]
+        only = None if channels is None else [self.provider.channel_named(c) for c in _names("channels", channels)]
+        wished = [wish for name in names for wish in self._wanted[name] if only is None or wish.channel in only]
+        if not self._repairs.refresh(wished):
+            raise ConfigError("nothing of this can be fetched: see the provider's `recovery`, and the http extra")
+
     # What is wanted ------------------------------------------------------------------------------------------------
 
     def subscribe(self, symbols: Iterable[str | Subscription], *, channels: Iterable[str] | None = None) -> None:
@@ -283,6 +305,7 @@ class Feed:
             del wanted[subscription]
             self._forget(subscription, Status.CLOSED)
             self._lookout.drop(subscription)
+            self._repairs.drop(subscription)
             if wanted:
                 self._require(subscription.symbol)
             else:
@@ -382,6 +405,7 @@ class Feed:
 
     def _carry(self, connection: Connection, wishes: Sequence[Subscription]) -> None:
         self._lookout.carry(wishes, connection)
+        self._repairs.begin(wishes)
         connection.handle(Subscribe(tuple((wish, self.provider.topic(wish)) for wish in wishes)))
         if self._entered:
             connection.handle(Start())
@@ -642,14 +666,8 @@ class Feed:
 
     def _tell(self) -> None:
         """Tell what the decoder has noticed since the last time."""
+        self._repairs.sweep()
         counts = self.decoder.stats()
-        if counts["gaps"] > self._gaps_told:
-            gaps = self.decoder.gaps(since=self._gaps_told)
-            self._gaps_told = counts["gaps"]
-            for gap in gaps:
-                self.on_event(GapFound(gap))
-                # The row holds only newest values, so the message that showed the gap has also mended it.
-                self.prices.repaired(gap.symbol)
         if counts["refused_symbols"] > self._refused_told:
             self._refused_told = counts["refused_symbols"]
             cause = f"no row for {self.decoder.refused_symbol!r}: the table is full"
@@ -674,7 +692,12 @@ class Feed:
             started = ended
         self._data.ring()
 
+    def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
+        return self._lookout.carrying(symbol, channel)
+
     def on_event(self, event: Event) -> None:
+        if isinstance(event, Restored):
+            self._repairs.silent(self._still(event.missing))
         utc = self._clock.utc_ns() / 1e9
         alert = alert_of(event)
         if alert is not None and alert.severity != "error" and self._staleness.muted(utc):
@@ -697,14 +720,18 @@ class Feed:
         return [wish for wish in subscriptions if wish in self._wanted.get(wish.symbol, ())]
 
     def on_lost(self, subscriptions: Iterable[Subscription]) -> None:
-        for subscription in self._still(subscriptions):
+        lost = self._still(subscriptions)
+        self._repairs.interrupt(lost, "reconnect")
+        for subscription in lost:
             self._wanted[subscription.symbol][subscription] = False
             # Not fresh until it delivers again, whatever other connections deliver of the symbol.
             self._forget(subscription, Status.RECOVERING)
             self._lookout.stands(subscription, Status.RECOVERING)
 
     def on_forget(self, subscriptions: Iterable[Subscription]) -> None:
-        for subscription in self._still(subscriptions):
+        asked = self._still(subscriptions)
+        self._repairs.interrupt(asked, "resubscribe")
+        for subscription in asked:
             self._wanted[subscription.symbol][subscription] = False
             self._forget(subscription, Status.RECOVERING)
 
@@ -734,6 +761,7 @@ class Feed:
                 continue
             if all(wanted.values()) and self._lookout.well(subscription.symbol):
                 self.prices.set_status(subscription.symbol, Status.LIVE)
+        self._repairs.delivered(list(subscriptions))
 
     def on_change(self, connection: Connection) -> None:
         failure = connection.session.failure
@@ -750,6 +778,7 @@ class Feed:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._tell()
+        self._repairs.close()
         for symbol in self.prices.symbols:
             self.prices.set_status(symbol, Status.CLOSED)
         self._ending.reach(failure)

@@ -49,6 +49,11 @@ class Lookout:
                 self._whole[subscription.channel] = connection
                 self._ranged = 0
 
+    def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
+        """The subscriptions to this stream, with the connection each comes by."""
+        wishes = [*self._wishes.get(symbol, ()), *self._wishes.get(ALL, ())]
+        return [(self._home[wish], wish) for wish in wishes if wish.channel == channel]
+
     def drop(self, subscription: Subscription) -> None:
         """Nobody wants it any more."""
         self.stands(subscription, Status.LIVE)

@@ -48,7 +48,13 @@ class Status(IntEnum):
 
 
 class Gap(NamedTuple):
-    """A hole in a stream: `first` to `last` were never received. `recv_ns` is when that was noticed (UTC, ns)."""
+    """A hole in a stream: `first` to `last` were never received. `recv_ns` is when that was noticed (UTC, ns).
+
+    `cause`: "sequence" (the numbers skipped while the connection stood), "reconnect", "resubscribe" or "start" (they
+    skipped to the first message after one of these), or "window": a stream without usable numbers was interrupted, and
+    nobody knows what it missed. Then `first` is 0 and `last` -1. `from_ns` and `to_ns` are when the last message before
+    an interruption and the first after it were received (UTC, ns); 0 where there was none.
+    """
 
     stream: str
     symbol: str
@@ -56,10 +62,12 @@ class Gap(NamedTuple):
     last: int
     recv_ns: int
     cause: str = "sequence"
+    from_ns: int = 0
+    to_ns: int = 0
 
     @property
     def missing(self) -> int:
-        """How many numbers the hole spans."""
+        """How many numbers the hole spans; 0 for a window, where nobody knows."""
         return self.last - self.first + 1
 
 

@@ -5,8 +5,10 @@ One request, one answer, both bounded; no retries, which are decided elsewhere, 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import ssl
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -47,6 +49,8 @@ async def ask(
     """
     if not is_possible():
         raise ConfigError("HTTP requests need the http extra: pip install 'fastfeed[http]'")
+    if "aiohttp" not in sys.modules:  # half a second of work, which is not to stand in the way of prices
+        await asyncio.to_thread(importlib.import_module, "aiohttp")
     import aiohttp
 
     limit = aiohttp.ClientTimeout(total=timeout)

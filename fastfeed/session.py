@@ -59,6 +59,8 @@ from fastfeed.signals import (
     Pong,
     Renew,
     Renewed,
+    Resubscribe,
+    Say,
     Send,
     SendAppPing,
     SendPing,
@@ -179,6 +181,7 @@ class Session:
         self._stormy = False
         self._tripped = False  # told that the dialect raised
         self._warned: set[str] = set()  # quotas of which four fifths are used
+        self._to_say: deque[str | bytes] = deque()  # requests beside the book's
         self._actions: list[Action] = []
 
     @property
@@ -255,6 +258,12 @@ class Session:
                 self.watch.heard(subscriptions)
                 self._owed.difference_update(subscriptions)
                 self._told_stale.difference_update(subscriptions)
+            case Resubscribe(subscriptions):
+                if self.state is State.OPEN:
+                    self._ask_anew(subscriptions)
+            case Say(text):
+                if self.state is State.OPEN:
+                    self._to_say.append(text)
             case Tick():
                 pass
         self._advance(now)
@@ -274,7 +283,7 @@ class Session:
             None if self.app_pulse.next_at is None else max(self.app_pulse.next_at, ready_at),
             None if self._expected is None else self._heard_at + self._expected,
             None if self._ready or self.opened_at is None else self.opened_at + LOGIN_TIMEOUT,
-            self._pace.ready_at(_FOR_PINGS) if self._ready and self.book.pending else None,
+            self._pace.ready_at(_FOR_PINGS) if self._ready and (self._to_say or self.book.pending) else None,
             self.book.answer_due(ACK_TIMEOUT),
             self._grace_ends_at,
             self.watch.deadline,
@@ -316,6 +325,9 @@ class Session:
             self._spend(now)
             self._probed_at = now if self._probed_at == math.inf else self._probed_at
             self._actions.append(SendPing(self.pulse.ping(now)))
+        while self._ready and self._to_say and now >= self._pace.ready_at(_FOR_PINGS):
+            self._spend(now)
+            self._actions.append(Send(self._to_say.popleft()))
         while self._ready and self.book.pending and now >= self._pace.ready_at(_FOR_PINGS):
             request = self.book.request(now)
             assert request is not None
@@ -422,15 +434,18 @@ class Session:
                 case Step.PROBE:
                     self._probed_at = math.inf
                 case Step.RESUBSCRIBE | Step.RESUBSCRIBE_ALL:
-                    asked = self.book.again(move.subscriptions, whole=move.step is Step.RESUBSCRIBE_ALL)
-                    if asked:
-                        self._actions.append(Forget(tuple(asked)))
+                    self._ask_anew(move.subscriptions, whole=move.step is Step.RESUBSCRIBE_ALL)
                 case Step.REDIAL:
                     no_pong = move.cause is Cause.NO_PONG
                     failure = Failure.SILENT if no_pong else Failure.MUTE
                     cause = "no data, and no pong either" if no_pong else "no data, whatever was tried"
                     self._hang_up(failure, cause, now, 1006 if no_pong else 1000)
                     return
+
+    def _ask_anew(self, subscriptions: Iterable[Subscription], *, whole: bool = False) -> None:
+        asked = self.book.again(subscriptions, whole=whole)
+        if asked:
+            self._actions.append(Forget(tuple(asked)))
 
     def _collapsed(self, now: float) -> None:
         cause = f"{self.name}: {self.rate.lately:.3g} messages/s, where {self.rate.usual:.3g} are usual"
@@ -595,6 +610,7 @@ class Session:
         if self.opened_at is not None:
             self.opened_at = None
             self._delivered = False
+            self._to_say.clear()
             self.pulse.stop()
             self.app_pulse.stop()
             self._ready = False

@@ -100,6 +100,20 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True)
+class Resubscribe:
+    """Ask for these anew, because of what they missed. What is not subscribed just now will be asked for anyway."""
+
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True)
+class Say:
+    """Send this request as soon as the provider's pace allows; dropped with the connection."""
+
+    text: str | bytes
+
+
+@dataclass(frozen=True)
 class Silent:
     """These delivered on this connection and have fallen silent; `mute`: nothing else of their channel speaks either.
 
@@ -144,6 +158,8 @@ Input = (
     | Traffic
     | Subscribe
     | Unsubscribe
+    | Resubscribe
+    | Say
 )
 
 

@@ -426,7 +426,10 @@ async def test_a_gap_is_told_and_stays_in_the_record(exchange: Exchange) -> None
         gap = (await event_of(stream, events.Gap)).gap
         assert (gap.symbol, gap.stream, gap.first, gap.last, gap.missing) == ("BTCUSDT", "trade", 3, 4, 2)
         assert list(feed.gaps()) == [gap]
-        await until(lambda: feed.prices.is_fresh("BTCUSDT", max_age=10.0), "the row to be mended by the newest trade")
+        await until(lambda: len(exchange.line.requests) == 3, "the stream to be asked for anew")
+        assert not feed.prices.is_fresh("BTCUSDT", max_age=10.0)
+        await exchange.send(trade(number=6))
+        await until(lambda: feed.prices.is_fresh("BTCUSDT", max_age=10.0), "the row to be mended by the next trade")
 
 
 async def test_a_full_table_refuses_symbols_and_says_so(exchange: Exchange) -> None:

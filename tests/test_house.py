@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "heartbeat": {"errors"},
     "staleness": {"errors", "subscriptions"},
     "subscriptions": {"errors"},
-    "gaps": {"errors"},
+    "gaps": {"errors", "records"},
     "events": {"records", "subscriptions"},
     "dialect": {"failures", "subscriptions"},
     "door": {"subscriptions"},
@@ -58,9 +58,10 @@ ROOMS: dict[str, set[str]] = {
     "endpoint": CORE | BRAIN | {"credentials", "providers", "_wire"},
     "connection": CORE | BRAIN | {"session", "decoder", "endpoint", "_wire"},
     "lookout": CORE | BRAIN | {"session", "connection"},
+    "repair": CORE | BRAIN | {"providers", "connection", "rest"},
     "feed": CORE
     | BRAIN
-    | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "connection", "lookout"},
+    | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "connection", "lookout", "repair"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -72,7 +73,7 @@ COMMANDS = {"__main__", "cli", "demo", "screen"}
 TOP = COMMANDS | {"serve", "lab"}
 # Rooms that talk to the world: the feed with its sockets and its waiting side, and what stands above it. The others do
 # not sleep, log, roll dice or open sockets: time and chance are arguments.
-SHELLS = {"feed", "connection", "credentials", "endpoint", "rest", "streams"} | TOP
+SHELLS = {"feed", "connection", "credentials", "endpoint", "repair", "rest", "streams"} | TOP
 WORLD = {"asyncio", "logging", "picows", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 # The session and its parts need nothing installed, so a simulated week of faults runs anywhere.
 STDLIB_ONLY = BRAIN | {"errors", "session"}
@@ -119,8 +120,9 @@ HEADERS["decoder"] = set(HEADERS)
 PUBLIC = """
     AuthError Backoff Calendar Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap
     GapError GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader
-    PriceTable Provider Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
-    TICK_DTYPE_PLAIN TickReader TickRing Week bars check fx_week kernels levels marks quotes trades
+    PriceTable Provider Recovery Schema Spliced StaleError Staleness Status Strategy Subscription
+    SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing Week bars check fx_week kernels
+    levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")

@@ -252,7 +252,7 @@ async def test_the_feed_sees_repeats_as_duplicates() -> None:
 
 def test_every_command_of_the_venue_is_one_of_its_process() -> None:
     """All public methods of a Venue that are no commands are named here."""
-    others = {"start", "close", "retire", "seat", "present", "due_until", "event_ms", "grant", "give_back"}
+    others = {"start", "close", "retire", "seat", "present", "due_until", "event_ms", "grant", "give_back", "answer"}
     others |= {"is_at_rest", "shared_pieces", "utc_ms"}
     methods = {name for name, member in vars(Venue).items() if callable(member) and not name.startswith("_")}
     assert methods - others == set(COMMANDS)

@@ -28,11 +28,14 @@ from fastfeed.signals import (
     Dial,
     DialFailed,
     Emit,
+    Forget,
     Heard,
     Input,
     Lost,
     Opened,
     Pong,
+    Resubscribe,
+    Say,
     Send,
     SendAppPing,
     SendPing,
@@ -874,3 +877,44 @@ def test_a_subscription_that_is_rejected_while_silent_is_not_told_stale() -> Non
     assert [event.subscription for event in driven.told(events.Rejected)] == [A]
     driven.wait(60.0)
     assert not driven.told(events.Stale)
+
+
+# Gaps ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_asked_anew_when_told_and_delivers_anew() -> None:
+    driven = Driven()
+    driven.live(A, B)
+    actions = driven.tell(Resubscribe((A, C)))  # C is nothing of ours
+    assert kinds(actions) == ["Forget", "Send", "Send"]
+    assert actions[0] == Forget((A,))
+    assert [request.keys() - {"id"} for request in driven.sent()[-2:]] == [{"unsub"}, {"sub"}]
+    assert driven.stages == {"A": "requested", "B": "live"}
+    driven.tell(Delivered((A,)))
+    assert driven.stages == {"A": "live", "B": "live"}
+
+
+def test_what_is_to_be_said_is_said_at_the_providers_pace_and_not_on_the_next_connection() -> None:
+    driven = Driven(limits=Limits(messages_per_second=5))
+    driven.live(A)
+    for number in range(6):
+        driven.tell(Say(f'{{"id":0,"again":{number}}}'))
+    assert [request["again"] for request in driven.sent()[1:]] == [0, 1, 2]  # one is left for pings, one for pongs
+    driven.wait(1.2)
+    assert [request["again"] for request in driven.sent()[1:]] == [0, 1, 2, 3, 4, 5]
+    for number in range(6, 12):
+        driven.tell(Say(f'{{"id":0,"again":{number}}}'))
+    driven.tell(Closed(1006, ""))
+    driven.wait(5.0)
+    driven.come_back(A)
+    driven.wait(60.0)
+    assert max(request.get("again", 0) for request in driven.sent()) < 11
+
+
+def test_nothing_is_asked_anew_or_said_while_there_is_no_connection() -> None:
+    driven = Driven()
+    driven.tell(Start())
+    assert driven.tell(Resubscribe((A,))) == []
+    assert driven.tell(Say("a")) == []
+    driven.tell(Opened())
+    assert driven.sent() == []

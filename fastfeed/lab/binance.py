@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fastfeed.errors import ConfigError
@@ -26,12 +28,25 @@ from fastfeed.lab.load import (
     TIME,
     TRADE,
     TRADE_ID,
+    Book,
+    Fill,
     Levels,
     Quote,
 )
 
 NEXT_FUNDING_MS = 1_893_456_000_000  # no one should act on it: it never comes nearer
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question over HTTP: for the `book`, the best prices (`top`), or trades of `kind` from `first` on."""
+
+    what: Literal["book", "top", "fills"]
+    symbol: str
+    most: int
+    kind: int = AGGREGATE
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,41 @@ class Market:
     routes: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[int, ...]] = (QUOTE, TRADE, AGGREGATE, DEPTH)
 
+    # HTTP path -> what it asks for.
+    questions: ClassVar[Mapping[str, tuple[Literal["book", "top", "fills"], int]]] = MappingProxyType({})
+
+    def answers(self, request: str) -> bool:
+        """Whether that line begins a question to this market's HTTP side."""
+        method, _, rest = request.partition(" ")
+        return method == "GET" and urlsplit(rest.partition(" ")[0]).path in self.questions
+
+    def question(self, target: str) -> Asked:
+        """What the path and query of a GET ask for; raises ValueError for a query that is not served."""
+        url = urlsplit(target)
+        what, kind = self.questions[url.path]
+        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        if "symbol" not in query:
+            raise ValueError("Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        most = min(int(query.get("limit", 100 if what == "book" else 500)), 5000 if what == "book" else 1000)
+        return Asked(what, query["symbol"], most, kind, int(query.get("fromId", 0)))
+
+    def book(self, book: Book, most: int, utc_ms: int) -> str:
+        sides = f'"bids":{_levels(book.bids[:most])},"asks":{_levels(book.asks[:most])}'
+        return f'{{"lastUpdateId":{book.id},{sides}}}'
+
+    def top(self, symbol: str, quote: Quote, utc_ms: int) -> str:
+        bid, bid_size, ask, ask_size = quote
+        prices = f'"bidPrice":"{bid}","bidQty":"{bid_size}","askPrice":"{ask}","askQty":"{ask_size}"'
+        return f'{{"symbol":"{symbol}",{prices}}}'
+
+    def fill(self, kind: int, fill: Fill, utc_ms: int) -> str:
+        maker = "true" if fill.seller else "false"
+        if kind == TRADE:
+            size = f'"price":"{fill.price}","qty":"{fill.size}"'
+            return f'{{"id":{fill.id},{size},"time":{utc_ms},"isBuyerMaker":{maker},"isBestMatch":true}}'
+        ids = f'"f":{fill.id},"l":{fill.id}'
+        return f'{{"a":{fill.id},"p":"{fill.price}","q":"{fill.size}",{ids},"T":{utc_ms},"m":{maker}}}'
+
     def carries(self, route: str, stream: str) -> bool:
         """Whether a connection on that route gets the stream's data; it is acked in any case."""
         return True
@@ -61,6 +111,15 @@ class Market:
 
 class Spot(Market):
     """Spot: one unrouted host; quotes carry neither type nor time; eight decimals everywhere."""
+
+    questions = MappingProxyType(
+        {
+            "/api/v3/depth": ("book", DEPTH),
+            "/api/v3/aggTrades": ("fills", AGGREGATE),
+            "/api/v3/historicalTrades": ("fills", TRADE),
+            "/api/v3/ticker/bookTicker": ("top", QUOTE),
+        }
+    )
 
     def quote(self, symbol: str, quote: Quote) -> str:
         bid, bid_size, ask, ask_size = quote
@@ -88,6 +147,19 @@ class Usdm(Market):
 
     routes = ("public", "market")
     kinds = (QUOTE, TRADE, AGGREGATE, DEPTH, MARK)
+    questions = MappingProxyType(
+        {
+            "/fapi/v1/depth": ("book", DEPTH),
+            "/fapi/v1/aggTrades": ("fills", AGGREGATE),
+            "/fapi/v1/ticker/bookTicker": ("top", QUOTE),
+        }
+    )
+
+    def book(self, book: Book, most: int, utc_ms: int) -> str:
+        return f'{super().book(book, most, utc_ms)[:-1]},"E":{utc_ms},"T":{utc_ms}}}'
+
+    def top(self, symbol: str, quote: Quote, utc_ms: int) -> str:
+        return f'{super().top(symbol, quote, utc_ms)[:-1]},"time":{utc_ms}}}'
 
     def carries(self, route: str, stream: str) -> bool:
         # Raw trades are undocumented; seen on /public and on the unrouted root, not on /market.

@@ -52,6 +52,24 @@ class Quote(NamedTuple):
 Levels = Sequence[tuple[str, str]]  # price and size, size 0 removes
 
 
+class Fill(NamedTuple):
+    """A trade as the venue remembers it; `event` is its number for good."""
+
+    id: int
+    price: str
+    size: str
+    seller: bool
+    event: int
+
+
+class Book(NamedTuple):
+    """Every level, best first, after the event with that id."""
+
+    id: int
+    bids: Levels
+    asks: Levels
+
+
 class Dialect(Protocol):
     """How an exchange writes a synthetic event: stream names, and texts holding the stand-ins above."""
 
@@ -111,6 +129,12 @@ class Load(Protocol):
 
     def last_prices(self, last: Mapping[int, int]) -> dict[str, dict[str, Any]]:
         """Symbol -> prices as text, given stream id -> number of its last event (pass * events + event)."""
+
+    # What it remembers of a symbol, seen from before event number `until`; None: of that one nothing.
+
+    def book(self, symbol: str, until: int) -> Book | None: ...
+    def fills(self, kind: int, symbol: str, first_id: int, most: int, until: int) -> list[Fill] | None: ...
+    def top(self, symbol: str, until: int) -> Quote | None: ...
 
 
 # --------------------------------------------------------------------------------------------------------------- pace
@@ -461,6 +485,55 @@ class Synthetic:
                 entry["trade_id"] = int(self._trade_id[event] + turn * self._trades_per_pass[place])
         return found
 
+    def _events(self, kind: int, symbol: str) -> Ints:
+        return np.flatnonzero((self._kind == kind) & (self._symbol == self.symbols.index(symbol)))
+
+    def book(self, symbol: str, until: int) -> Book | None:
+        """As if every depth event from the first on had been applied."""
+        if symbol not in self.symbols:
+            return None
+        turn, event = divmod(until, self.events)
+        events = self._events(DEPTH, symbol)
+        applied = [*(events.tolist() if turn else []), *events[events < event].tolist()]
+        sides: tuple[dict[str, str], dict[str, str]] = ({}, {})
+        for at in applied:
+            for side, levels in zip(
+                sides, (self._levels(at, self._bid, -1), self._levels(at, self._ask, 1)), strict=True
+            ):
+                for price, size in levels:
+                    side.pop(price, None)
+                    if float(size):
+                        side[price] = size
+        last = int(self._book_id[event - 1]) if event else 0
+        bids, asks = (sorted(side.items(), key=lambda level: float(level[0])) for side in sides)
+        return Book(self._book_base + turn * self._book_span + last, bids[::-1], asks)
+
+    def fills(self, kind: int, symbol: str, first_id: int, most: int, until: int) -> list[Fill] | None:
+        """Trades (or aggregates) from that id on, at most so many."""
+        if symbol not in self.symbols:
+            return None
+        events = self._events(kind, symbol)
+        per_pass = int(self._trades_per_pass[self.symbols.index(symbol)])
+        found: list[Fill] = []
+        if not len(events):
+            return found
+        ids = self._trade_id[events]
+        for turn in range(max(0, (first_id - int(ids[-1])) // per_pass), until // self.events + 1):
+            for at in events[ids + turn * per_pass >= first_id].tolist():
+                if turn * self.events + at >= until or len(found) == most:
+                    return found
+                number = int(self._trade_id[at]) + turn * per_pass
+                found.append(Fill(number, *self._fill(at), bool(self._seller[at]), turn * self.events + at))
+        return found
+
+    def top(self, symbol: str, until: int) -> Quote | None:
+        """The last quote; before the first, the one it will be."""
+        if symbol not in self.symbols:
+            return None
+        events = self._events(QUOTE, symbol)
+        before = events[events < until % self.events]
+        return self._quote(int(before[-1] if len(before) else events[-1] if until >= self.events else events[0]))
+
 
 # ----------------------------------------------------------------------------------------------------------- recordings
 
@@ -543,6 +616,17 @@ class Recording:
         first, last = np.searchsorted(times, (piece.bounds[start], piece.bounds[stop]))
         if self._retimed and first != last:
             _write_digits(piece.data, times[first:last], np.int64(utc_ms), len(TIME))
+
+    # A recording does not hold what was never sent.
+
+    def book(self, symbol: str, until: int) -> Book | None:
+        return None
+
+    def fills(self, kind: int, symbol: str, first_id: int, most: int, until: int) -> list[Fill] | None:
+        return None
+
+    def top(self, symbol: str, until: int) -> Quote | None:
+        return None
 
     def last_prices(self, last: Mapping[int, int]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

@@ -33,6 +33,8 @@ COMMANDS = (
     "accepts_again",
     "acks_again",
     "announces_shutdown",
+    "answers_again",
+    "answers_slowly",
     "closes",
     "count",
     "cuts",
@@ -45,9 +47,11 @@ COMMANDS = (
     "plays",
     "pongs_again",
     "refuses",
+    "refuses_requests",
     "repeats",
     "rests",
     "sends_garbage",
+    "shows_old_books",
     "skips",
     "speaks_again",
     "stops_ponging",
@@ -184,6 +188,20 @@ class VenueProcess:
 
     def announces_shutdown(self) -> None:
         self.ask("announces_shutdown")
+
+    def answers_slowly(self, seconds: float) -> None:
+        self.ask("answers_slowly", seconds=seconds)
+
+    def refuses_requests(
+        self, status: int = 500, retry_after: float | str | None = None, times: int | None = None
+    ) -> None:
+        self.ask("refuses_requests", status=status, retry_after=retry_after, times=times)
+
+    def shows_old_books(self, events: int, times: int = 1) -> None:
+        self.ask("shows_old_books", events=events, times=times)
+
+    def answers_again(self) -> None:
+        self.ask("answers_again")
 
     def skips(self, frames: int, connection: int | None = None) -> None:
         self.ask("skips", frames=frames, connection=connection)

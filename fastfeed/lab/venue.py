@@ -146,7 +146,7 @@ class Connection:
             self.end(self._closing or "lost")
             return
         self._inbox += data
-        if self.desk is None:
+        if self.desk is None and "handshake" in self._timers:
             self._handshake()
         while self.desk is not None and self.ended is None and self._next_frame():
             pass
@@ -155,24 +155,27 @@ class Connection:
         head, found, rest = bytes(self._inbox).partition(b"\r\n\r\n")
         if not found:
             if len(head) > MAX_REQUEST:
-                self._answer_http(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
         self._inbox = bytearray(rest)
         request, *lines = head.decode("latin-1").split("\r\n")
+        if self._venue.market.answers(request) and not any(line.lower().startswith("upgrade:") for line in lines):
+            self._asked(request.split(" ")[1])
+            return
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if self._venue.refusal is not None:
             status, extra = self._venue.refusal
             self._venue.totals["refused"] += 1
-            self._answer_http(status, extra)
+            self._refuse(status, extra)
             return
         key = headers.get("sec-websocket-key", "")
         if not request.startswith("GET ") or headers.get("upgrade", "").lower() != "websocket" or not key:
-            self._answer_http(HTTPStatus.BAD_REQUEST)
+            self._refuse(HTTPStatus.BAD_REQUEST)
             return
         try:
             self.desk = Desk(self._venue.market, request.split(" ")[1])
         except NotFound:
-            self._answer_http(HTTPStatus.NOT_FOUND)
+            self._refuse(HTTPStatus.NOT_FOUND)
             return
         accept = base64.b64encode(hashlib.sha1(key.encode() + _ACCEPT_KEY, usedforsecurity=False).digest()).decode()
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
@@ -183,12 +186,26 @@ class Connection:
         self.subscribed()
         self._venue.seat(self)
 
-    def _answer_http(self, status: int, extra: Mapping[str, str] | None = None) -> None:
+    def _asked(self, target: str) -> None:
+        """A question to the venue's HTTP side."""
+        status, headers, body, after = self._venue.answer(target)
+        self._no_longer("handshake")
+        self._inbox.clear()
+        if after:
+            self._later("answer", after, lambda: self._answer_http(status, headers, body))
+        else:
+            self._answer_http(status, headers, body)
+
+    def _refuse(self, status: int, extra: Mapping[str, str] | None = None) -> None:
+        self._answer_http(status, extra or {}, "")
+
+    def _answer_http(self, status: int, headers: Mapping[str, str], body: str) -> None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Refused"
-        lines = [f"HTTP/1.1 {status} {phrase}", "Connection: close", "Content-Length: 0"]
-        lines += [f"{name}: {value}" for name, value in (extra or {}).items()]
-        self._closing = f"refused {status}"
-        self._send("handshake", ("\r\n".join(lines) + "\r\n\r\n").encode())
+        payload = body.encode()
+        lines = [f"HTTP/1.1 {status} {phrase}", "Connection: close", f"Content-Length: {len(payload)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self._closing = f"answered {status}" if status == 200 else f"refused {status}"
+        self._send("handshake", ("\r\n".join(lines) + "\r\n\r\n").encode() + payload)
         if self.ended is None:
             self._hang_up()
 
@@ -585,6 +602,10 @@ class Venue:
         self._eviction: tuple[int, bool, int | None] | None = (
             None  # connections let be; oldest go first; with which code
         )
+        # How its HTTP side misbehaves.
+        self._http_delay = 0.0  # seconds before each answer
+        self._http_refusal: tuple[int, dict[str, str], float] | None = None  # status, headers, how often still
+        self._book_age = (0, 0)  # books as of so many events ago, how often still
         # The play. Events have one number for good: pass of the load * its events + event.
         self._pace: Pace = FlatOut()
         self._started = self._started_utc = 0.0  # when it began: loop time, UTC seconds
@@ -911,6 +932,61 @@ class Venue:
     def accepts_again(self) -> None:
         self.refusal = None
 
+    def answers_slowly(self, seconds: float) -> None:
+        """Let every answer over HTTP wait so long."""
+        self._http_delay = seconds
+
+    def refuses_requests(
+        self, status: int = 500, retry_after: float | str | None = None, times: int | None = None
+    ) -> None:
+        """Answer the next `times` requests over HTTP (None: all) with that status, and Retry-After if given."""
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self._http_refusal = status, headers, math.inf if times is None else times
+
+    def shows_old_books(self, events: int, times: int = 1) -> None:
+        """Let the next `times` books over HTTP be those of so many events ago, of all streams together."""
+        self._book_age = events, times
+
+    def answers_again(self) -> None:
+        """Answer all requests over HTTP, at once and as things are."""
+        self._http_delay, self._http_refusal, self._book_age = 0.0, None, (0, 0)
+
+    def answer(self, target: str) -> tuple[int, Mapping[str, str], str, float]:
+        """What a GET of `target` gets: status, headers, body, and the seconds it takes.
+
+        Books, trades and best prices as they would have been sent by now, whatever was left out on the WebSocket side.
+        A recording remembers nothing of the kind (404).
+        """
+        self.totals["asked"] += 1
+        refusal = self._http_refusal
+        if refusal is not None:
+            status, headers, times = refusal
+            self._http_refusal = (status, headers, times - 1) if times > 1 else None
+            return status, headers, "", self._http_delay
+        try:
+            asked = self.market.question(target)
+        except ValueError as error:
+            return 400, {}, f'{{"code":-1102,"msg":"{error}"}}', self._http_delay
+        if isinstance(self.load, Recording):
+            return 404, {}, "", self._http_delay
+        until, body = self.present(), None
+        if asked.what == "book":
+            events, times = self._book_age
+            self._book_age = events, max(0, times - 1)
+            book = self.load.book(asked.symbol, max(0, until - events) if times else until)
+            body = None if book is None else self.market.book(book, asked.most, self.utc_ms())
+        elif asked.what == "top":
+            top = self.load.top(asked.symbol, until)
+            body = None if top is None else self.market.top(asked.symbol, top, self.utc_ms())
+        else:
+            fills = self.load.fills(asked.kind, asked.symbol, asked.first, asked.most, until)
+            if fills is not None:
+                texts = [self.market.fill(asked.kind, fill, self.event_ms(fill.event + 1)) for fill in fills]
+                body = f"[{','.join(texts)}]"
+        if body is None:
+            return 400, {}, '{"code":-1121,"msg":"Invalid symbol."}', self._http_delay
+        return 200, {"Content-Type": "application/json"}, body, self._http_delay
+
     def announces_shutdown(self) -> None:
         """Send `serverShutdown` to everyone, bare or wrapped as the connection is; nothing is closed by it."""
         for connection in self._chosen(None):
@@ -930,9 +1006,10 @@ class Venue:
 
         `frames` = `data` + `control` (acks, errors, notices) + `repeated` + `garbage`, all text frames; `bytes`
         everything after the TCP handshake; `ping`, `pong`, `close` frames sent; `refused` handshakes; `evicted`
-        connections; `skipped` frames left out on command and `withheld` answers, neither sent; `connections`
-        the same per connection, ended ones too (newest 1,000) with how they ended; `streams` data frames per stream;
-        `last` per symbol the prices, as text, of the last frame sent; `is_at_rest` whether anything more is to come.
+        connections; `asked` over HTTP; `skipped` frames left out on command and `withheld` answers, neither sent;
+        `connections` the same per connection, ended ones too (newest 1,000) with how they ended; `streams` data frames
+        per stream; `last` per symbol the prices, as text, of the last frame sent; `is_at_rest` whether anything more is
+        to come.
         """
         totals, sent, last = self.totals.copy(), self._retired_sent.copy(), self._retired_last.copy()
         for connection in self.connections.values():
@@ -942,7 +1019,7 @@ class Venue:
         spoken = np.flatnonzero(sent).tolist()
         return {
             "frames": sum(totals[name] for name in TEXTS),
-            **{name: totals[name] for name in (*COUNTED, "refused", "evicted")},
+            **{name: totals[name] for name in (*COUNTED, "refused", "evicted", "asked")},
             "is_at_rest": self.is_at_rest(),
             "connections": [*self._retired, *(connection.report() for connection in self.connections.values())],
             "streams": {self.load.streams[stream]: int(sent[stream]) for stream in spoken},

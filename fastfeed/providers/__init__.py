@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Dialect
 from fastfeed.errors import ConfigError
 from fastfeed.failures import Failure
+from fastfeed.gaps import Fetched, Plan, Recovery, Strategy
 from fastfeed.heartbeat import Beats
 from fastfeed.staleness import Span
 from fastfeed.subscriptions import ALL, Limits, Subscription
@@ -61,6 +62,41 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to make up for what a channel misses.
+
+    `path` is that of a GET request on the provider's `rest`, a format string over `symbol` (quoted for a URL), `lower`,
+    `first` and `last`; `schema` reads the answer, whose messages may have `symbol=GIVEN`. `weight` is what one request
+    costs of `rest_weight_per_minute`. `replay` makes the message that asks for numbers first to last again, from
+    (topic, first, last). Subscriptions with one of the parameters in `whole` need none of it: each message of theirs is
+    a whole picture. `anew`: a stream that is asked for anew begins afresh, with nothing to make up for; not so one of
+    deltas whose snapshot has to be fetched.
+    """
+
+    path: str | None = None
+    schema: Schema | None = None
+    fetched: Fetched = Fetched.MISSING
+    weight: int = 1
+    replay: Callable[[str, int, int], str | bytes] | None = None
+    whole: tuple[str, ...] = ()
+    anew: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.path is None) != (self.schema is None):
+            raise ConfigError("Recipe: path and schema go together: one asks, the other reads the answer")
+
+    def plan(self, options: Recovery, *, fetches: bool) -> Plan:
+        """What `options` allow of it; `fetches`: HTTP is possible at all."""
+        possible = {
+            Strategy.REPLAY: self.replay is not None,
+            Strategy.REST: fetches and self.path is not None,
+            Strategy.RESUBSCRIBE: self.anew,
+        }
+        ways = options.ways(way for way, is_possible in possible.items() if is_possible)
+        return Plan(ways=ways, fetched=self.fetched, weight=self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provider:
     """Everything fastfeed knows about one provider. Pure data; `Feed` takes one of yours as it takes a name."""
 
@@ -81,6 +117,9 @@ class Provider:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the handshake, beside those that show who we are
     close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
     hours: Span | None = None  # when the market is open; None: always
+    recovery: Mapping[str, Recipe] = field(default_factory=dict)  # by channel; without one, it is only asked for anew
+    rest: str = ""  # scheme and host of its HTTP side
+    rest_weight_per_minute: int | None = None  # what it allows one address there
 
     @property
     def channel_names(self) -> list[str]:

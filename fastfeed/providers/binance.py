@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import orjson
 
 from fastfeed.dialect import Ack, Dialect, Notice, Refusal, Reply
-from fastfeed.providers import Channel, Provider
-from fastfeed.schema import MISSING, Message, Schema, Symbol
+from fastfeed.gaps import Fetched
+from fastfeed.providers import Channel, Provider, Recipe
+from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol
 from fastfeed.subscriptions import Limits, Render
 
 # Control ------------------------------------------------------------------------------------------------------------
@@ -86,6 +87,79 @@ def _agg_trade(channel: str) -> Message:
     )
 
 
+# What HTTP gives back -----------------------------------------------------------------------------------------------
+#
+# Sources: the spot API's "Market Data endpoints" and the USD-M/COIN-M "Market Data" pages, weights included.
+
+_BOOK = Schema(
+    Message(
+        "depth",
+        has=("lastUpdateId", "bids", "asks"),
+        symbol=GIVEN,
+        bids="bids",
+        asks="asks",
+        seq="lastUpdateId",
+        sequence="none",
+        snapshot=True,
+    ),
+    name="binance depth over HTTP",
+)
+_AGG_TRADES = Schema(
+    Message("trade", has=("a", "p", "q"), symbol=GIVEN, price="p", size="q", side="m", seq="a", event_time=("T", "ms")),
+    name="binance aggTrades over HTTP",
+)
+_OLD_TRADES = Schema(
+    Message(
+        "trade",
+        has=("id", "price", "qty"),
+        symbol=GIVEN,
+        price="price",
+        size="qty",
+        side="isBuyerMaker",
+        seq="id",
+        event_time=("time", "ms"),
+    ),
+    name="binance historicalTrades over HTTP",
+)
+
+
+def _ticker(event_time: tuple[str, str] | None) -> Schema:
+    return Schema(
+        Message(
+            "quote",
+            has=("symbol", "bidPrice", "askPrice"),
+            symbol="symbol",
+            bid="bidPrice",
+            bid_size="bidQty",
+            ask="askPrice",
+            ask_size="askQty",
+            event_time=event_time,
+        ),
+        name="binance bookTicker over HTTP",
+    )
+
+
+def _recovery(root: str, agg_trade: str, weights: tuple[int, int, int], quote: Schema) -> dict[str, Recipe]:
+    """For depth, aggregate trades (channel `agg_trade`) and quotes, with what one request of each weighs."""
+    depth, trades, ticker = weights
+    return {
+        "depth": Recipe(
+            path=root + "/depth?symbol={symbol}&limit=1000",
+            schema=_BOOK,
+            fetched=Fetched.SNAPSHOT,
+            weight=depth,
+            whole=("levels",),
+            anew=False,
+        ),
+        agg_trade: Recipe(
+            path=root + "/aggTrades?symbol={symbol}&fromId={first}&limit=1000", schema=_AGG_TRADES, weight=trades
+        ),
+        "quote": Recipe(
+            path=root + "/ticker/bookTicker?symbol={symbol}", schema=quote, fetched=Fetched.LAST, weight=ticker
+        ),
+    }
+
+
 # Spot ---------------------------------------------------------------------------------------------------------------
 
 _SPOT_PATH = "/stream"
@@ -154,6 +228,14 @@ _SPOT = Provider(
         messages_per_second=5,
         dials_per_five_minutes=300,  # per address
     ),
+    recovery={
+        **_recovery("/api/v3", "agg_trade", (50, 4, 2), _ticker(None)),
+        "trade": Recipe(
+            path="/api/v3/historicalTrades?symbol={symbol}&fromId={first}&limit=1000", schema=_OLD_TRADES, weight=25
+        ),
+    },
+    rest="https://api.binance.com",
+    rest_weight_per_minute=6000,
     symbol=r"\w+",  # letters of any alphabet: symbols need not be ASCII
     example="BTCUSDT",
     upper=True,
@@ -248,6 +330,9 @@ _USDM = Provider(
     schema=Schema(*_FUTURES_SCHEMA, envelope="data", name="binance-usdm"),
     dialect=_DIALECT,
     limits=_FUTURES_LIMITS,
+    recovery=_recovery("/fapi/v1", "trade", (20, 20, 2), _ticker(("time", "ms"))),
+    rest="https://fapi.binance.com",
+    rest_weight_per_minute=2400,
     symbol=r"\w+",
     example="BTCUSDT",
     upper=True,
@@ -261,6 +346,9 @@ _COINM = Provider(
     schema=Schema(*_FUTURES_SCHEMA, envelope="data", name="binance-coinm"),
     dialect=_DIALECT,
     limits=_FUTURES_LIMITS,
+    recovery=_recovery("/dapi/v1", "trade", (20, 20, 2), _ticker(("time", "ms"))),
+    rest="https://dapi.binance.com",
+    rest_weight_per_minute=2400,
     symbol=r"\w+",
     example="BTCUSD_PERP",
     upper=True,
