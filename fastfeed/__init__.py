@@ -48,6 +48,7 @@ from fastfeed.records import (
     quotes,
     trades,
 )
+from fastfeed.rotation import Rotation
 from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol, check
 from fastfeed.staleness import Period, Staleness, Week
 from fastfeed.subscriptions import Subscription
@@ -61,8 +62,9 @@ __all__ = [
     "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff", "Clock",
     "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag", "Gap", "GapError",
     "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period", "PriceReader", "PriceTable",
-    "Provider", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription", "SubscriptionRejected",
-    "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks", "quotes", "trades",
+    "Provider", "Rotation", "Schema", "Spliced", "StaleError", "Staleness", "Status", "Subscription",
+    "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week", "bars", "check", "kernels", "levels", "marks",
+    "quotes", "trades",
 ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ BRAIN = {
     "failures",
     "gaps",
     "heartbeat",
+    "rotation",
     "signals",
     "staleness",
     "subscriptions",
@@ -43,6 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "subscriptions": {"errors"},
     "gaps": {"errors"},
     "events": {"records", "subscriptions"},
+    "rotation": {"errors", "staleness"},
     "dialect": {"failures", "subscriptions"},
     "door": {"subscriptions"},
     "signals": {"errors", "events", "failures", "staleness", "subscriptions"},
@@ -56,10 +58,13 @@ ROOMS: dict[str, set[str]] = {
     "streams": {"errors", "events", "records", "_core"},
     "endpoint": CORE | BRAIN | {"credentials", "providers", "_wire"},
     "connection": CORE | BRAIN | {"session", "decoder", "endpoint", "_wire"},
-    "lookout": CORE | BRAIN | {"session", "connection"},
+    "confirm": {"subscriptions"},
+    "legs": CORE | BRAIN | {"session", "connection"},
+    "lookout": CORE | BRAIN | {"session", "connection", "legs"},
     "feed": CORE
     | BRAIN
-    | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "connection", "lookout"},
+    | {"session", "providers", "credentials", "decoder", "endpoint", "streams"}
+    | {"connection", "legs", "lookout", "confirm"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -118,7 +123,7 @@ HEADERS["decoder"] = set(HEADERS)
 PUBLIC = """
     AuthError Backoff Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap GapError
     GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader PriceTable
-    Provider Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
+    Provider Rotation Schema Spliced StaleError Staleness Status Subscription SubscriptionRejected Symbol TICK_DTYPE
     TICK_DTYPE_PLAIN TickReader TickRing Week bars check kernels levels marks quotes trades
 """
 

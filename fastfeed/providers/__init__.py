@@ -81,6 +81,7 @@ class Provider:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the handshake, beside those that show who we are
     close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
     hours: Span | None = None  # when the market is open; None: always
+    numbering: str = ""  # providers that name the same here number the same messages alike: two hosts of one venue
 
     @property
     def channel_names(self) -> list[str]:
