@@ -138,7 +138,7 @@ class Shard:
         self._told: set[tuple[str, str]] = set()  # (symbol, channel) of which Stale was told
         self._rejected: set[Subscription] = set()
         self._stopped = False
-        self._paired = False  # both legs have once delivered in full, and no loss of that has been told since
+        self._paired = False  # both legs have once delivered in full
         self._unpaired_at: float | None = None
         self._bridged_until = 0.0  # a leg is being replaced behind the back of the other
         self._old: Leg | None = None  # what the successor is to replace
@@ -359,11 +359,13 @@ class Shard:
             if self._unpaired_at is not None:
                 self._house.on_event(events.RedundancyRegained(now - self._unpaired_at))
             self._paired, self._unpaired_at, self._bridged_until = True, None, 0.0
-        elif self._paired and now >= self._bridged_until:
-            self._paired, self._unpaired_at = False, now
-            leg = lacking[0]
-            ready = leg.connection.session.ready
-            cause = f"{len(leg.worse)} subscriptions are silent on it" if ready and leg.worse else leg.cause
+            return
+        leg = lacking[0]
+        error = leg.connection.session.error
+        # While both come up for the first time nothing is lost yet, unless one of them fails.
+        if self._unpaired_at is None and now >= self._bridged_until and (self._paired or error is not None):
+            self._unpaired_at = now
+            cause = f"{len(leg.worse)} subscriptions are silent on it" if leg.worse else leg.cause or str(error)
             self._house.on_event(events.RedundancyLost(leg.name, cause))
 
     # Rotation -------------------------------------------------------------------------------------------------------

@@ -446,6 +446,24 @@ async def test_wishes_are_made_and_dropped_on_both_legs_and_spread_over_shards()
         assert made.of(events.RedundancyLost) == []
 
 
+async def test_a_leg_that_is_cut_before_both_have_come_up_is_told() -> None:
+    async with (
+        Venue("binance-usdm", symbols=NAMES, rate=500) as venue,
+        Feed("binance-usdm", NAMES, url=venue.url, redundancy=2, backoff=Backoff(base=0.05, cap=0.1)) as feed,
+    ):
+        stream = feed.events()
+        venue.cuts(connection=1)
+        lost: events.RedundancyLost | None = None
+        async with asyncio.timeout(DEADLINE):
+            async for event in stream:
+                if isinstance(event, events.RedundancyLost):
+                    lost = event
+                if isinstance(event, events.RedundancyRegained):
+                    break
+        assert lost is not None
+        assert "1006" in lost.cause
+
+
 async def test_one_leg_that_is_given_up_leaves_the_other_alone() -> None:
     async with stage(redundancy=2, backoff=Backoff(base=0.05, cap=0.1, max_retries=2)) as made:
         made.venue.refuses(503)
