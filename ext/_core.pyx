@@ -1061,7 +1061,10 @@ cdef class Decoder:
 
     def connected(self, uint16_t source=0):
         """A new connection begins: sequences that count per connection start anew."""
-        (<decoder*>self._decoder).streams.connections[source % SOURCES].known = False
+        cdef decoder* d = <decoder*>self._decoder
+        d.streams.connections[source % SOURCES].known = False
+        d.watch.meets += 1
+        d.watch.met[source % SOURCES] = d.watch.meets
 
     def gaps(self, uint64_t since=0):
         """The gaps found, oldest first, as a list of `Gap`: the newest 65,536.

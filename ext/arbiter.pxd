@@ -28,9 +28,11 @@ cdef struct hole:
     int64_t until_ns  # monotonic: then it is a gap
     bint told         # it is one, and recorded
     bint flagged      # the tick behind it has been published already
+    bint soft         # numbers that rise with holes: whether anything is missing nobody knows, and nothing is told
 
 cdef struct lane:     # one stream of one symbol
     sequence legs[2]  # each leg's own order
+    uint32_t met[2]   # the connection each leg last spoke by
     uint32_t resets[2]
     uint32_t reset    # of the stream
     uint8_t low[2]    # messages of a leg that began below the stream's last number, until it has reached that
@@ -78,7 +80,7 @@ cdef inline bint lane_dig(lane* ln, int64_t first, int64_t last, int64_t until_n
     h.last = last
     h.until_ns = until_ns
     h.told = told
-    h.flagged = False
+    h.flagged = h.soft = False
     return True
 
 

@@ -57,6 +57,8 @@ cdef struct watch:
     uint8_t lead
     uint8_t leg_of[256]     # per connection
     uint32_t lead_set       # moves on with every change of the lead
+    uint32_t met[256]       # per connection number: which connection, counted from the first, it is now
+    uint32_t meets          # connections so far
     uint32_t season
     int64_t season_ns       # when it began
     int64_t patience_ns
@@ -185,12 +187,16 @@ cdef inline void watch_tell(watch* w, size_t at, int64_t now_ns, int64_t recv_ns
     cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef uint32_t symbol_id = <uint32_t>(at % w.streams.symbols)
-    cdef uint32_t i
-    for i in range(ln.n_holes):
+    cdef uint32_t i = 0
+    while i < ln.n_holes:
         if ln.holes[i].told:
+            i += 1
             continue
         if not lane_is_over(ln, &ln.holes[i], now_ns):
             return
+        if ln.holes[i].soft:
+            lane_close(ln, i)
+            continue
         ln.holes[i].told = True
         streams_gap(w.streams, symbol_id, m.channel, ln.holes[i].first, ln.holes[i].last, recv_ns)
         watch_doubt(w, m, symbol_id)
@@ -350,6 +356,24 @@ cdef inline void watch_floor(watch* w, lane* ln, int64_t floor, bint reaches, bi
     ln.seconds = seconds
 
 
+cdef inline bint watch_joins(
+    watch* w, lane* ln, uint16_t channel, uint32_t leg, uint16_t source, int64_t now_ns
+) noexcept nogil:
+    """Is this the first word of a new connection, beside a leg that delivers?
+
+    Where numbers rise with holes, what that one still has on its way could not be told from what has been overtaken:
+    from the first word on it is waited for, once.
+    """
+    cdef uint32_t other = 1 - leg
+    cdef bint new = not ln.legs[leg].known or ln.met[leg] != w.met[source % SOURCES]
+    ln.met[leg] = w.met[source % SOURCES]
+    if not new or not w.arbitrating or ln.repairing:
+        return False
+    if w.lead_given:
+        return w.lead == other
+    return w.legs[other].newest_ns[channel] and now_ns - w.legs[other].newest_ns[channel] <= w.patience_ns
+
+
 cdef inline int watch_judge(
     watch* w, size_t at, const schema_message* m, bint numbered, const numbers* n, uint32_t leg, uint32_t symbol_id,
     uint16_t source, uint32_t count, int64_t recv_ns, int64_t mono_ns, uint8_t* flags
@@ -363,8 +387,11 @@ cdef inline int watch_judge(
     cdef bint opens = ordered and s.known and first > last + 1 and m.rule != SEQUENCE_RISING
     cdef int verdict = IN_ORDER
     cdef uint8_t lead
+    cdef bint joins = m.rule == SEQUENCE_RISING and watch_joins(w, ln, m.channel, leg, source, mono_ns)
     if m.rule == SEQUENCE_RISING and n.seq > last:
-        first = last + 1
+        joins = joins and s.known and watch_lend(w, ln)
+        if not joins:
+            first = last + 1
     if ordered and not hold_fits(&w.hold, count) and lane_lacks(ln, first, n.seq):
         # It fills a hole, but has no room to wait: only if it is the very next can it go straight to the ring.
         if ln.repairing or first > ln.holes[0].first or hold_before(&w.hold, &ln.held, n.seq):
@@ -376,6 +403,7 @@ cdef inline int watch_judge(
         verdict = lane_judge(
             ln, s, leg, first, n.seq, mono_ns, mono_ns + (w.patience_ns if w.arbitrating else 0), APART * w.patience_ns)
         if ln.n_holes:
+            ln.holes[ln.n_holes - 1].soft |= joins and verdict == NEWEST
             watch_list(w, at)
         if verdict == NEWEST and opens and ln.holes == NULL:
             # Too many streams have holes: this one is told at once.
@@ -616,7 +644,7 @@ cdef inline void watch_hold(watch* w, size_t at) noexcept nogil:
         if g.symbol_id == at % w.streams.symbols and g.channel == m.channel:
             if not g.closed and g.last <= w.streams.each[at].last and watch_lend(w, ln):
                 memmove(&ln.holes[1], &ln.holes[0], ln.n_holes * sizeof(hole))
-                ln.holes[0] = hole(first=g.first, last=g.last, until_ns=0, told=True, flagged=True)
+                ln.holes[0] = hole(first=g.first, last=g.last, until_ns=0, told=True, flagged=True, soft=False)
                 ln.n_holes += 1
             return
 

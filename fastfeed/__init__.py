@@ -50,6 +50,7 @@ from fastfeed.records import (
     quotes,
     trades,
 )
+from fastfeed.rotation import Rotation
 from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol, check
 from fastfeed.staleness import Period, Staleness, Week, fx_week
 from fastfeed.subscriptions import Subscription
@@ -63,9 +64,9 @@ __all__ = [
     "GIVEN", "MARK_DTYPE", "MISSING", "PRICE_DTYPE", "TICK_DTYPE", "TICK_DTYPE_PLAIN", "AuthError", "Backoff",
     "Calendar", "Clock", "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag",
     "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period",
-    "PriceReader", "PriceTable", "Provider", "Recovery", "Schema", "Spliced", "StaleError", "Staleness", "Status",
-    "Strategy", "Subscription", "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week", "bars", "check",
-    "fx_week", "kernels", "levels", "marks", "quotes", "trades",
+    "PriceReader", "PriceTable", "Provider", "Recovery", "Rotation", "Schema", "Spliced", "StaleError", "Staleness",
+    "Status", "Strategy", "Subscription", "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week",
+    "bars", "check", "fx_week", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 

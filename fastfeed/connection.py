@@ -32,6 +32,7 @@ from fastfeed.signals import (
     Pong,
     Renew,
     Renewed,
+    Rotate,
     Send,
     SendAppPing,
     SendPing,
@@ -67,6 +68,9 @@ class Owner(Protocol):
     def on_delivered(self, subscriptions: Iterable[Subscription]) -> None:
         """These have delivered for the first time on the present connection."""
 
+    def on_rotate(self, reason: str) -> None:
+        """The session wants a successor."""
+
     def on_change(self, connection: Connection) -> None:
         """The session has done something; look at its state."""
 
@@ -74,6 +78,8 @@ class Owner(Protocol):
 class Connection:
     """A session, the wire it speaks through at the moment, and the timer it asked for.
 
+    `source` numbers its ticks. `leg` is set while another connection delivers the same: only what has come by this leg
+    is then its own.
     The methods `wire_*` are called by the wire, in the socket read.
     """
 
@@ -83,17 +89,20 @@ class Connection:
         session: Session,
         endpoint: Endpoint,
         path: str,
-        number: int,
+        source: int,
         decoder: Decoder,
         clock: Clock,
         app_ping: Callable[[int, float], str | bytes] | None,
+        leg: int | None = None,
     ) -> None:
         self.session = session
+        self.source = source
+        self.leg = leg
+        self.listens_from_ns = 0  # monotonic: what came earlier came by another connection
         self._app_ping = app_ping
         self.path = path
         self._owner = owner
         self._endpoint = endpoint
-        self._number = number
         self._decoder = decoder
         self._clock = clock
         self._wire: Wire | None = None  # the present one; what any other still says is not listened to
@@ -104,6 +113,7 @@ class Connection:
         self._counted = {"bytes": 0, "pings_answered": 0}  # by the wires before the present one
         self._look_at = math.inf  # when to look for first data again
         self._frames_told = 0  # of the present wire
+        self._asked_ns: dict[Subscription, int] = {}  # what was asked for anew, and when (monotonic)
 
     @property
     def gone(self) -> bool:
@@ -128,9 +138,7 @@ class Connection:
         for action in self.session.handle(event, now):
             match action:
                 case Dial():
-                    self._wire = Wire(
-                        self._decoder, self, source=self._number & 0xFFFF, max_message=self._endpoint.max_message
-                    )
+                    self._wire = Wire(self._decoder, self, source=self.source, max_message=self._endpoint.max_message)
                     self._dialling = asyncio.get_running_loop().create_task(self._dial(self._wire))
                 case Send(text):
                     self._send(text)
@@ -151,11 +159,14 @@ class Connection:
                 case Lost(subscriptions):
                     self._owner.on_lost(subscriptions)
                 case Forget(subscriptions):
+                    self._asked_ns.update(dict.fromkeys(subscriptions, self._clock.mono_ns()))
                     self._owner.on_forget(subscriptions)
                 case Judge(subscriptions, standing):
                     self._owner.on_judged(subscriptions, standing)
                 case SetOffset(seconds):
                     self._owner.on_offset(seconds)
+                case Rotate(reason):
+                    self._owner.on_rotate(reason)
                 case Emit(told):
                     self._owner.on_event(told)
         self._look_at = now if self.session.state is State.OPEN and self.session.book.silent else math.inf
@@ -179,20 +190,24 @@ class Connection:
         self._look_at = now + min(0.1, 0.005 + (now - self.session.opened_at) / 20)
         prices = self._decoder.prices
         silent = [record.subscription for record in self.session.book.at(Stage.REQUESTED, Stage.ACKED)]
-        arrived = {channel: prices.arrived(channel) for channel in {wish.channel for wish in silent}}
-        # Every symbol asked for has a row, and what a lost connection delivered has been forgotten.
+        arrived = {channel: prices.arrived(channel, leg=self.leg) for channel in {wish.channel for wish in silent}}
         live = []
         for wish in silent:
+            since_ns = max(1, self.listens_from_ns, self._asked_ns.get(wish, 0))
             number = prices.id(wish.symbol)
             if wish.symbol == ALL:
-                found = bool((arrived[wish.channel] > self.session.opened_at * 1e9).any())
+                found = bool((arrived[wish.channel] >= since_ns).any())
             else:
-                found = number is not None and bool(arrived[wish.channel][number] > 0)
+                found = number is not None and bool(arrived[wish.channel][number] >= since_ns)
             if found:
                 live.append(wish)
         if live:
             self._owner.on_delivered(live)
             self.handle(Delivered(tuple(live)))
+
+    def listens_alone(self) -> None:
+        """No other connection delivers the same any more: what comes from now on comes by this one."""
+        self.listens_from_ns = self._clock.mono_ns()
 
     def tell_traffic(self, judged: bool) -> None:
         """Tell the session how many messages have come since the last time; `judged`: few are a wonder."""
@@ -214,6 +229,8 @@ class Connection:
         if wire is self._wire:
             self._connected = True
             self._frames_told = 0
+            self._asked_ns.clear()
+            self.listens_alone()
             self.handle(Opened())
 
     def wire_control(self, wire: Wire, payload: bytes) -> None:

@@ -18,6 +18,7 @@ class Door:
 
     def __init__(self, dials_per_five_minutes: int | None, *, locked: bool = False) -> None:
         self.quota = Pace(dials_per_five_minutes, 300.0)
+        self.noticed_at: float | None = None  # when a server there last said that it will close
         self._shut_until = float("-inf")
         self._locked = locked
         self._trying: object | None = None  # the session whose key is in the lock

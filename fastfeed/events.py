@@ -124,6 +124,35 @@ class Escalated(Event):
 
 
 @dataclass(frozen=True)
+class Rotated(Event):
+    """`successor` carries on for `connection`, which was replaced because of `reason`.
+
+    Both delivered side by side for `overlap` seconds: 0 where another leg bridged the change or the old one died early.
+    """
+
+    connection: str
+    successor: str
+    reason: str
+    overlap: float
+
+
+@dataclass(frozen=True)
+class RedundancyLost(Event):
+    """Only one leg delivers in full: `connection` does not, because of `cause`. Prices carry on."""
+
+    level = 30
+    connection: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class RedundancyRegained(Event):
+    """Both legs deliver again, `duration` seconds after the loss."""
+
+    duration: float
+
+
+@dataclass(frozen=True)
 class Gap(Event):
     """Messages are missing: `gap` says which stream, symbol, sequence numbers, when and why."""
 

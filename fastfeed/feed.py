@@ -14,7 +14,7 @@ import random
 import ssl as tls
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,21 +24,41 @@ import numpy as np
 from fastfeed import providers
 from fastfeed._core import Clock, PriceTable
 from fastfeed.backoff import Backoff
-from fastfeed.connection import Connection
+from fastfeed.confirm import Confirmation, confirmation, translated
+from fastfeed.connection import Connection, Owner
 from fastfeed.credentials import Given
 from fastfeed.decoder import Decoder
 from fastfeed.door import Door
 from fastfeed.endpoint import Endpoint
-from fastfeed.errors import ConfigError, ConnectError, GaveUp, HandshakeError, StaleError, SubscriptionRejected
-from fastfeed.events import Alert, CallbackFailed, Event, Restored, alert_of
+from fastfeed.errors import (
+    ConfigError,
+    ConnectError,
+    FastFeedError,
+    GaveUp,
+    HandshakeError,
+    StaleError,
+    SubscriptionRejected,
+)
+from fastfeed.events import (
+    Alert,
+    CallbackFailed,
+    Disconnected,
+    Event,
+    RedundancyLost,
+    RedundancyRegained,
+    Restored,
+    alert_of,
+)
 from fastfeed.gaps import Recovery
 from fastfeed.heartbeat import Heartbeat
+from fastfeed.legs import Shard
 from fastfeed.lookout import Lookout
 from fastfeed.providers import Provider
 from fastfeed.records import Gap, Status
 from fastfeed.repair import Repairs
+from fastfeed.rotation import Rotation
 from fastfeed.session import Session, State
-from fastfeed.signals import Start, Stop, Subscribe, Unsubscribe
+from fastfeed.signals import Window
 from fastfeed.staleness import Staleness, Standing
 from fastfeed.streams import BatchCallback, Batches, Bell, Ending, Events, Records, Stream, Ticks
 from fastfeed.subscriptions import ALL, Stage, Subscription, spread
@@ -51,6 +71,7 @@ _PERCENTILES = ("p50", "p90", "p99", "max")
 _SWEEP = 0.1  # seconds between looks at gaps, silence and what has begun to deliver
 _STALLED = 0.5  # seconds a look may come late before the loop counts as stalled
 _TRAFFIC = 1.0  # seconds between looks at rates and at readers left behind
+_SOURCES = 256  # numbers of connections, as the decoder tells them apart
 _LAG_TOLD = 60.0  # seconds between alerts about the same slow reader
 
 
@@ -58,16 +79,21 @@ class Feed:
     """Live market data of one provider: `async with Feed("binance-usdm", ["BTCUSDT"], channels=["quote"]) as feed`.
 
     Args:
-        provider: a name (`fastfeed.providers.names()`) or a Provider of your own.
+        provider: a name (`fastfeed.providers.names()`) or a Provider of your own; with redundancy=2 also two of them.
         symbols: what to subscribe to, each on every one of `channels`; a Subscription stands for itself.
         channels: the provider's channel names.
-        url: replaces scheme, host and port ("ws://127.0.0.1:9000"); the provider's paths are kept.
+        url: replaces scheme, host and port ("ws://127.0.0.1:9000"); the provider's paths are kept. A list for two.
         api_key, credentials: secrets, if the provider wants any; else its environment variables are read. `credentials`
             may be a function that returns them (awaited if it is async), called again when they are refused.
         ssl: a context; by default certificates are verified and SSL_CERT_FILE is honoured.
         backoff: how long to wait before a redial; None: as the provider asks for, else `Backoff()`.
         staleness: which silence is too long, and when alerts are mute.
         recovery: what is done about messages that are missing.
+        rotation: when a connection is replaced by one that is opened beside it; None: never, it ends when it ends.
+        redundancy: 2 has two connections deliver the same at all times, of which the first arrival counts. Of two
+            providers that do not share a `numbering` the first one's prices are the feed's, and `secondary` is a feed
+            of the second, for `confirms`.
+        symbol_map: what the second provider calls the first one's symbols, where it calls them something else.
         on_alert: called on the loop with a dict of `severity`, `cause`, `feed`, `since` (UTC epoch seconds) and `hint`,
             ready for a webhook, for what a person should look at. An exception in it is logged.
         max_symbols: rows reserved (default 65,536); a symbol beyond them is refused, counted and told.
@@ -85,11 +111,11 @@ class Feed:
 
     def __init__(
         self,
-        provider: str | Provider,
+        provider: str | Provider | Sequence[str | Provider],
         symbols: Iterable[str | Subscription],
         *,
         channels: Iterable[str] = ("quote",),
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         credentials: Given | None = None,
         ssl: tls.SSLContext | None = None,
@@ -97,6 +123,9 @@ class Feed:
         backoff: Backoff | None = None,
         staleness: Staleness = Staleness(),  # noqa: B008 - frozen
         recovery: Recovery = Recovery(),  # noqa: B008 - frozen
+        rotation: Rotation | None = Rotation(),  # noqa: B008 - frozen
+        redundancy: int = 1,
+        symbol_map: Mapping[str, str] | None = None,
         on_alert: Callable[[dict[str, Any]], Any] | None = None,
         accept_any_certificate: bool = False,
         connect_timeout: float | None = 10.0,
@@ -109,8 +138,12 @@ class Feed:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.provider = providers.provider(provider)
+        self.provider, second = _pair(provider, redundancy)
+        addresses = [url] if url is None or isinstance(url, str) else list(url)
+        if len(addresses) > (1 if second is None else 2):
+            raise ConfigError(f"url={url!r}: one address per provider")
         self._channels = _names("channels", channels)
+        symbols = _items("symbols", symbols)
         wishes = self._wishes(symbols, self._channels)
         if not wishes:
             raise ConfigError("symbols is empty: name at least one symbol or Subscription")
@@ -123,6 +156,10 @@ class Feed:
                 raise ConfigError("ssl= does not verify certificates: say accept_any_certificate=True if that is meant")
         _expect("staleness", staleness, Staleness)
         _expect("recovery", recovery, Recovery)
+        if rotation is not None:
+            _expect("rotation", rotation, Rotation)
+        if redundancy not in (1, 2):
+            raise ConfigError(f"redundancy={redundancy!r}: 1 is one connection, 2 are two that deliver the same")
         if on_alert is not None and (not callable(on_alert) or inspect.iscoroutinefunction(on_alert)):
             raise ConfigError(f"on_alert takes a plain function, not {on_alert!r}")
         self._dangers = []
@@ -145,7 +182,7 @@ class Feed:
         self._clock = clock if clock is not None else Clock()
         self._endpoint = Endpoint(
             self.provider,
-            url=url,
+            url=addresses[0],
             tls=ssl,
             api_key=api_key,
             credentials=credentials,
@@ -153,9 +190,52 @@ class Feed:
             max_message=max_message,
             clock=self._clock,
         )
+        shared = second is not None and bool(second.numbering) and second.numbering == self.provider.numbering
+        if shared and second is not None and second.schema is not self.provider.schema:
+            raise ConfigError(f"{second.name} and {self.provider.name} share a numbering, but not a schema")
+        self.secondary: Feed | None = None
+        self._second_endpoint: Endpoint | None = None
+        if second is not None and shared:
+            self._second_endpoint = Endpoint(
+                second,
+                url=addresses[-1],
+                tls=ssl,
+                api_key=api_key,
+                credentials=credentials,
+                receive_buffer=receive_buffer,
+                max_message=max_message,
+                clock=self._clock,
+            )
+        elif second is not None:
+            redundancy = 1
+            self.secondary = Feed(
+                second,
+                translated(symbols, symbol_map or {}),
+                channels=self._channels,
+                url=addresses[-1],
+                ssl=ssl,
+                heartbeat=heartbeat,
+                backoff=backoff,
+                staleness=staleness,
+                rotation=rotation,
+                accept_any_certificate=accept_any_certificate,
+                connect_timeout=None,
+                close_timeout=close_timeout,
+                receive_buffer=receive_buffer,
+                max_message=max_message,
+                ring_capacity=ring_capacity,
+                max_symbols=max_symbols,
+                whole_market_unbounded=whole_market_unbounded,
+                clock=clock,
+                rng=rng,
+            )
+        self._symbol_map = dict(symbol_map or {})
+        self._beside: asyncio.Task[None] | None = None  # enters the secondary and tells what happens to it
         self._heartbeat = heartbeat
         self._backoff = backoff
         self._staleness = staleness
+        self._rotation = rotation
+        self._redundancy = redundancy
         self._on_alert = on_alert
         self._connect_timeout = _seconds("connect_timeout", connect_timeout)
         self._close_timeout = _seconds("close_timeout", close_timeout)
@@ -164,13 +244,25 @@ class Feed:
         room = 65536 if max_symbols is None else max_symbols
         self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=room, clock=self._clock)
         hours = self.provider.hours if staleness.hours is None else staleness.hours
-        self._lookout = Lookout(self.prices, staleness, hours)
+        self._lookout = Lookout(self.prices, staleness, hours, legs=redundancy)
         self._repairs = Repairs(
             self, self.provider, self.decoder, recovery, root=self._endpoint.http_root, tls=ssl, clock=self._clock
         )
+        for source in range(_SOURCES):
+            self.decoder.leg(source, source % 2)
+        self.decoder.arbitrate(redundancy == 2)
         self._door = Door(self.provider.limits.dials_per_five_minutes, locked=self._endpoint.credentials.secret)
-        self._connections: list[Connection] = []
+        second_door = self._door
+        if self._second_endpoint is not None:
+            assert second is not None
+            locked = self._second_endpoint.credentials.secret
+            second_door = Door(second.limits.dials_per_five_minutes, locked=locked)
+        self._doors = (self._door, second_door)  # by leg
+        self._shards: list[Shard] = []
+        self._retired: list[Connection] = []  # told to close, and not yet gone
         self._connections_made = 0
+        self._overlaps = 0  # rotations in which two connections deliver the same
+        self._window_open = False  # in which rotations are wanted
         self._wanted: dict[str, dict[Subscription, bool]] = {}  # by symbol; True once it delivers
         self._callbacks: list[BatchCallback] = []
         self._streams: weakref.WeakValueDictionary[str, Stream[Any]] = weakref.WeakValueDictionary()
@@ -198,6 +290,21 @@ class Feed:
     def prices(self) -> PriceTable:
         """The newest row of every symbol: live, zero-copy, read-only views. Survives redials."""
         return self.decoder.prices
+
+    def confirms(self, symbol: str, *, max_age: float = 2.0, tolerance: float = 0.001) -> Confirmation:
+        """Whether the secondary's fresh price (within `max_age` seconds) is within `tolerance` (relative) of ours.
+
+        While ours is not fresh, whether it still stands: our last price is held against the secondary's present one.
+
+        Raises:
+            ConfigError: the feed has no secondary provider, or no such symbol.
+        """
+        if self.secondary is None:
+            raise ConfigError("there is no secondary: Feed([first, second], ..., redundancy=2) has one")
+        name = self._subscribed(symbol)
+        other = self.secondary._subscribed(self._symbol_map.get(name, name))
+        theirs = self.secondary.prices[other] if self.secondary.prices.is_fresh(other, max_age) else None
+        return confirmation(name, self.prices[name], self.prices.is_fresh(name, max_age), theirs, tolerance)
 
     def gaps(self) -> Sequence[Gap]:
         """The newest 65,536 gaps, oldest first: a sequence of Gap."""
@@ -285,13 +392,19 @@ class Feed:
             ConfigError: for what the provider does not have, or when the table is full.
         """
         self._check_open()
+        symbols = _items("symbols", symbols)
         self._add(self._wishes(symbols, self._channels if channels is None else _names("channels", channels)))
+        if self.secondary is not None:
+            self.secondary.subscribe(translated(symbols, self._symbol_map), channels=channels)
 
     def unsubscribe(self, symbols: Iterable[str | Subscription], *, channels: Iterable[str] | None = None) -> None:
         """Wish for less: of a symbol, `channels` or all it is subscribed to. Its row stays and is CLOSED."""
         self._check_open()
         dropped = []
-        for item in _items("symbols", symbols):
+        symbols = _items("symbols", symbols)
+        if self.secondary is not None:
+            self.secondary.unsubscribe(translated(symbols, self._symbol_map), channels=channels)
+        for item in symbols:
             if isinstance(item, Subscription) or channels is not None:
                 dropped += self._wishes([item], () if channels is None else _names("channels", channels))
             else:
@@ -312,20 +425,17 @@ class Feed:
                 del self._wanted[subscription.symbol]
                 if subscription.symbol != ALL:
                     self.prices.set_status(subscription.symbol, Status.CLOSED)
-        for connection in list(self._connections):
-            book = connection.session.book
-            if mine := tuple(subscription for subscription in dropped if subscription in book):
-                connection.handle(Unsubscribe(mine))
-            if not book:
-                connection.handle(Stop())
-                self._connections.remove(connection)
-                for name, count in connection.counters().items():
-                    self._counted[name] += count
+        for shard in list(self._shards):
+            shard.drop(dropped)
+            if not shard:
+                shard.stop()
+                self._shards.remove(shard)
+                self._retired += shard.connections
 
     @property
     def subscriptions(self) -> dict[Subscription, str]:
         """Every subscription and how far it has come: wanted, requested, acked, live or rejected."""
-        return {record.subscription: record.stage.value for session in self._sessions for record in session.book}
+        return {record.subscription: record.stage.value for shard in self._shards for record in shard.records}
 
     def _wishes(self, symbols: Iterable[str | Subscription], channels: Iterable[str]) -> list[Subscription]:
         wishes: dict[Subscription, None] = {}
@@ -350,15 +460,19 @@ class Feed:
             self._wanted.setdefault(wish.symbol, {})[wish] = False
             self._require(wish.symbol)
             by_path.setdefault(self.provider.channels[wish.channel].path, []).append(wish)
-        limit = self.provider.limits.streams_per_connection
+        most = self.provider.limits.streams_per_connection
+        parts = []
         for path, wanted in by_path.items():
-            for connection in self._connections:
-                if connection.path == path:
-                    room = len(wanted) if limit is None else max(0, limit - len(connection.session.book))
-                    self._carry(connection, wanted[:room])
+            for shard in self._shards:
+                if shard.path == path:
+                    room = len(wanted) if most is None else max(0, most - len(shard))
+                    parts.append((shard, wanted[:room]))
                     wanted = wanted[room:]
-            for part in spread(wanted, limit):
-                self._carry(self._connect(path), part)
+            for part in spread(wanted, most):
+                parts.append((Shard(self, path, legs=self._redundancy, rotation=self._rotation), part))
+        for shard, part in parts:
+            if part:
+                self._carry(shard, part)
 
     def _check_connections(self, new: Iterable[Subscription]) -> None:
         """Are there connections enough for these too? Before any of them is recorded."""
@@ -366,24 +480,27 @@ class Feed:
         if limits.connections is None:
             return
         wanted = Counter(self.provider.channels[wish.channel].path for wish in new)
-        for connection in self._connections:
-            wanted[connection.path] += len(connection.session.book)
+        for shard in self._shards:
+            wanted[shard.path] += len(shard)
         most = limits.streams_per_connection
-        needed = sum(1 if most is None else -(-count // most) for count in wanted.values())
+        needed = self._redundancy * sum(1 if most is None else -(-count // most) for count in wanted.values())
         if needed > limits.connections:
             raise ConfigError(
-                f"{sum(wanted.values())} subscriptions need {needed} connections, {self.provider.name} allows "
-                f"{limits.connections}"
+                f"{sum(wanted.values())} subscriptions need {needed} connections"
+                + (" with redundancy=2" if self._redundancy == 2 else "")
+                + f", {self.provider.name} allows {limits.connections}"
                 + (f" of {most} subscriptions each" if most is not None else "")
                 + ": ask for fewer, or for channels of one kind"
             )
 
-    def _connect(self, path: str) -> Connection:
+    def connect(self, owner: Owner, path: str, leg: int) -> Connection:
+        """Called by a shard: a connection that is not started yet and speaks for that leg."""
         number = self._connections_made
         self._connections_made += 1
+        endpoint = self._second_endpoint if leg and self._second_endpoint is not None else self._endpoint
         session = Session(
             f"{path}#{number}",
-            self._endpoint.host,
+            endpoint.host,
             dialect=self.provider.dialect,
             limits=self.provider.limits,
             backoff=self._backoff,
@@ -392,23 +509,43 @@ class Feed:
             pongs_promised=self.provider.pongs_promised,
             beats=self.provider.beats,
             staleness=self._staleness,
-            door=self._door,
+            door=self._doors[leg],
             close_codes=self.provider.close_codes,
-            logs_in=self._endpoint.credentials.logs_in,
-            renewable=self._endpoint.credentials.renewable,
+            logs_in=endpoint.credentials.logs_in,
+            renewable=endpoint.credentials.renewable,
+            rotation=self._rotation,
         )
-        connection = Connection(
-            self, session, self._endpoint, path, number, self.decoder, self._clock, self.provider.dialect.ping
+        if self._window_open:
+            session.handle(Window(True), self._now())
+        return Connection(
+            owner,
+            session,
+            endpoint,
+            path,
+            self._source(leg),
+            self.decoder,
+            self._clock,
+            self.provider.dialect.ping,
+            leg if self._redundancy == 2 else None,
         )
-        self._connections.append(connection)
-        return connection
 
-    def _carry(self, connection: Connection, wishes: Sequence[Subscription]) -> None:
-        self._lookout.carry(wishes, connection)
+    def _source(self, leg: int) -> int:
+        """The lowest number that no connection has; even ones speak for leg 0, odd ones for leg 1.
+
+        Where there are more connections than numbers, some share one.
+        """
+        taken = {connection.source for connection in self._connections}
+        free = (number for number in range(leg, _SOURCES, 2) if number not in taken)
+        return next(free, self._connections_made * 2 % _SOURCES + leg)
+
+    def _carry(self, shard: Shard, wishes: Sequence[Subscription]) -> None:
+        if shard not in self._shards:
+            self._shards.append(shard)
+        self._lookout.carry(wishes, shard)
         self._repairs.begin(wishes)
-        connection.handle(Subscribe(tuple((wish, self.provider.topic(wish)) for wish in wishes)))
+        shard.carry([(wish, self.provider.topic(wish)) for wish in wishes])
         if self._entered:
-            connection.handle(Start())
+            shard.start()
 
     def _require(self, symbol: str) -> None:
         """A symbol is fresh only if all that is wanted of it is."""
@@ -424,9 +561,11 @@ class Feed:
         self._entered = True
         for danger in self._dangers:
             _LOG.warning("%s: %s", self.provider.name, danger)
-        for connection in list(self._connections):
-            connection.handle(Start())
+        for shard in list(self._shards):
+            shard.start()
         self._sweep()
+        if self.secondary is not None:
+            self._beside = asyncio.create_task(self._run_beside(self.secondary))
         give_up_at = math.inf if self._connect_timeout is None else self._now() + self._connect_timeout
         try:
             await self._until(lambda: self._settled(give_up_at), self._connect_timeout)
@@ -488,11 +627,8 @@ class Feed:
             return "CLOSED"
         if not self._up:
             return "CONNECTING"
-        if any(session.state is State.WAITING for session in self._sessions):
-            return "WAITING"
-        if any(session.state is not State.OPEN or session.restoring for session in self._sessions):
-            return "RECOVERING"
-        return "LIVE"
+        states = {shard.state for shard in self._shards}
+        return next((state for state in ("WAITING", "RECOVERING") if state in states), "LIVE")
 
     def stats(self) -> dict[str, Any]:
         """Counters and percentiles: the decoder's counters, and
@@ -500,11 +636,13 @@ class Feed:
         `bytes` received, `dials`, `reconnects`, `pings_answered`, `callbacks_failed`, open `connections`; `unreadable`
         control messages, which say nothing to us, and `strays`, which answer nothing we asked; `rtt_ms` over the latest
         pings of both kinds and `lag_ms` (receipt minus event time) over all ticks, as p50, p90, p99 and max;
-        `consumers`, each name's ledger (received == delivered + conflated + dropped + pending).
+        `consumers`, each name's ledger (received == delivered + conflated + dropped + pending); `legs`, where there are
+        two, for each its `wins` and `win_rate` (messages that came first by it), `seconds`, and `behind_ms` (how far
+        its seconds came behind the first, as p50 and p99).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
         stats.update(self._counted)
-        for connection in self._connections:
+        for connection in [*self._connections, *self._retired]:
             for name, count in connection.counters().items():
                 stats[name] += count
         stats["connections"] = sum(session.state is State.OPEN for session in self._sessions)
@@ -514,6 +652,14 @@ class Feed:
         stats["rtt_ms"] = dict(zip(_PERCENTILES, (rtt * 1e3).tolist(), strict=True))
         stats["lag_ms"] = dict(zip(_PERCENTILES, self._lags_ms(0.5, 0.9, 0.99, 1.0), strict=True))
         stats["consumers"] = {consumer.name: consumer.ledger() for consumer in self._consumers}
+        stats["legs"] = []
+        if self._redundancy == 2:
+            legs = self.decoder.legs()
+            wins = sum(leg["wins"] for leg in legs)
+            stats["legs"] = [
+                {**leg, "win_rate": leg["wins"] / wins if wins else math.nan}
+                for leg in ({name: leg[name] for name in ("wins", "seconds", "behind_ms")} for leg in legs)
+            ]
         return stats
 
     def health(self, max_age: float | None = None) -> dict[str, Any]:
@@ -574,6 +720,10 @@ class Feed:
         return self._clock.mono_ns() / 1e9
 
     @property
+    def _connections(self) -> list[Connection]:
+        return [connection for shard in self._shards for connection in shard.connections]
+
+    @property
     def _sessions(self) -> list[Session]:
         return [connection.session for connection in self._connections]
 
@@ -585,15 +735,21 @@ class Feed:
 
     def _settled(self, give_up_at: float) -> bool:
         """Every subscription is acked or rejected. Raises the error that makes waiting for that useless."""
-        for session in self._sessions:
-            error = session.error
-            if error is None:
-                continue
-            limited = isinstance(error, HandshakeError) and error.status in (418, 429)
-            too_late = limited and (session.deadline() or 0.0) > give_up_at
-            if session.failure is not None or not error.retryable or too_late:
-                raise error
-        return all(session.state is State.OPEN and session.book.settled for session in self._sessions)
+        for shard in self._shards:
+            errors = [self._hopeless(connection.session, give_up_at) for connection in shard.connections]
+            if all(errors) and errors[0] is not None:
+                raise errors[0]
+        return all(shard.settled for shard in self._shards)
+
+    @staticmethod
+    def _hopeless(session: Session, give_up_at: float) -> FastFeedError | None:
+        """Why it is no use to wait for that session, if it is none."""
+        error = session.error
+        if error is None:
+            return None
+        limited = isinstance(error, HandshakeError) and error.status in (418, 429)
+        too_late = limited and (session.deadline() or 0.0) > give_up_at
+        return error if session.failure is not None or not error.retryable or too_late else None
 
     def _silent(self, symbols: Iterable[str] | None, channels: Iterable[str] | None) -> list[str]:
         """Symbols that do not deliver yet on every one of `channels`."""
@@ -633,8 +789,12 @@ class Feed:
         interval = min(_SWEEP, self._staleness.interval)
         self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
         self._sweep_due = now + interval
-        for connection in list(self._connections):
+        self._let_out()
+        for connection in self._connections:
             connection.find_live()
+        for shard in list(self._shards):
+            shard.look()
+        self._sweep_retired()
         if late > _STALLED:
             self._tell_stall(late)  # and silence is looked for next time: what speaks may still wait in the kernel
         elif self._staleness.watching:
@@ -648,7 +808,8 @@ class Feed:
         self._tell()
 
     def _look_at_traffic(self, now: float) -> None:
-        for connection in list(self._connections):
+        self._look_at_window()
+        for connection in self._connections:
             connection.tell_traffic(judged=self._lookout.market_open)
         for stream in self._consumers:
             if isinstance(stream, Ticks):
@@ -657,6 +818,27 @@ class Feed:
                     self._lag_told[stream.name] = stream.lost, now
                     cause = f"{stream.name} reads too slowly: {stream.lost - lost} ticks lost"
                     self.on_event(Alert("warning", cause, "do less in its loop, or raise ring_capacity="))
+
+    def _look_at_window(self) -> None:
+        if self._rotation is not None and self._rotation.window is not None:
+            is_open = self._rotation.window.covers(self._clock.utc_ns() / 1e9)
+            if is_open is not self._window_open:
+                self._window_open = is_open
+                for shard in list(self._shards):
+                    shard.window(is_open)
+
+    def _let_out(self) -> None:
+        """What waited in vain for the other leg goes to the readers."""
+        before = self.decoder.ring.published
+        self.decoder.expire()
+        if self.decoder.ring.published > before:
+            self._data.ring()
+
+    def _sweep_retired(self) -> None:
+        for connection in [connection for connection in self._retired if connection.gone]:
+            self._retired.remove(connection)
+            for name, count in connection.counters().items():
+                self._counted[name] += count
 
     def _tell_stall(self, seconds: float) -> None:
         took, name = self._slowest
@@ -679,7 +861,25 @@ class Feed:
             _LOG.error("on_batch callback %s failed", callback.name, exc_info=error)
         self.on_event(CallbackFailed(callback.name, f"{type(error).__name__}: {error}"))
 
-    # Told by the connections ---------------------------------------------------------------------------------------
+    async def _run_beside(self, secondary: Feed) -> None:
+        """Enter the secondary, whose failures are told and never this feed's own."""
+        async with secondary.events() as told:
+            try:
+                await secondary.__aenter__()
+            except FastFeedError as error:
+                self.on_event(RedundancyLost(secondary.provider.name, str(error)))
+                return
+            try:
+                async for event in told:
+                    match event:
+                        case Disconnected(connection, cause=cause):
+                            self.on_event(RedundancyLost(f"{secondary.provider.name} {connection}", cause))
+                        case Restored(duration):
+                            self.on_event(RedundancyRegained(duration))
+            except GaveUp as error:
+                self.on_event(RedundancyLost(secondary.provider.name, str(error)))
+
+    # Told by the shards --------------------------------------------------------------------------------------------
 
     def on_ticks(self) -> None:
         started = self._now()
@@ -763,14 +963,32 @@ class Feed:
                 self.prices.set_status(subscription.symbol, Status.LIVE)
         self._repairs.delivered(list(subscriptions))
 
-    def on_change(self, connection: Connection) -> None:
-        failure = connection.session.failure
+    def on_change(self, shard: Shard) -> None:
+        failure = shard.failure
         if failure is not None and not self._ending.reached:
             self._end(failure)
-            for other in self._connections:
-                other.handle(Stop())
+            for other in self._shards:
+                other.stop()
         self._mark()
         self._changed.ring()
+
+    def on_retired(self, connection: Connection) -> None:
+        self._retired.append(connection)
+
+    def may_connect(self) -> bool:
+        most = self.provider.limits.connections
+        return most is None or len(self._connections) + len(self._retired) < most
+
+    def overlap(self, begins: bool, leg: int) -> None:
+        self._overlaps += 1 if begins else -1
+        self.decoder.lead(leg)
+        self.decoder.arbitrate(self._redundancy == 2 or self._overlaps > 0)
+
+    def is_caught_up(self) -> bool:
+        return self.decoder.deadline is None
+
+    def now(self) -> float:
+        return self._now()
 
     # The end -------------------------------------------------------------------------------------------------------
 
@@ -790,12 +1008,17 @@ class Feed:
                 stream.end()
 
     async def _close(self) -> None:
-        for connection in self._connections:
-            connection.handle(Stop())
+        if self._beside is not None:
+            self._beside.cancel()
+        if self.secondary is not None:
+            await self.secondary.close()
+        for shard in self._shards:
+            shard.stop()
         self._end()
+        left = [*self._connections, *self._retired]
         with suppress(TimeoutError):
-            await self._until(lambda: all(connection.gone for connection in self._connections), self._close_timeout)
-        for connection in self._connections:
+            await self._until(lambda: all(connection.gone for connection in left), self._close_timeout)
+        for connection in left:
             connection.abort()
 
 
@@ -806,6 +1029,18 @@ def _items(what: str, values: Iterable[Any]) -> list[Any]:
         return list(values)
     except TypeError:
         raise ConfigError(f"{what}={values!r}: write a list") from None
+
+
+def _pair(given: str | Provider | Sequence[str | Provider], redundancy: int) -> tuple[Provider, Provider | None]:
+    """The provider, and the second one if there are two."""
+    if isinstance(given, str | Provider):
+        return providers.provider(given), None
+    both = [providers.provider(one) for one in _items("provider", given)]
+    if len(both) == 1:
+        return both[0], None
+    if len(both) != 2 or redundancy != 2:
+        raise ConfigError(f"provider={given!r}, redundancy={redundancy!r}: two providers are taken with redundancy=2")
+    return both[0], both[1]
 
 
 def _names(what: str, values: Iterable[str]) -> list[str]:

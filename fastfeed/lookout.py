@@ -13,6 +13,7 @@ import numpy as np
 
 from fastfeed._core import PriceTable
 from fastfeed.connection import Connection
+from fastfeed.legs import Shard
 from fastfeed.records import Status
 from fastfeed.signals import Heard, Silent
 from fastfeed.staleness import PATIENCE, Span, Staleness, Standing
@@ -20,44 +21,50 @@ from fastfeed.subscriptions import ALL, Stage, Subscription
 
 
 class Lookout:
-    """Who carries what, and what it is worth. `hours` is when the market is open; None: always."""
+    """Who carries what, and what it is worth. `hours` is when the market is open; None: always.
 
-    def __init__(self, prices: PriceTable, options: Staleness, hours: Span | None) -> None:
+    With two legs the silence of each is looked for apart.
+    """
+
+    def __init__(self, prices: PriceTable, options: Staleness, hours: Span | None, *, legs: int = 1) -> None:
         self._prices = prices
         self._options = options
         self._hours = hours
-        self._home: dict[Subscription, Connection] = {}
-        self._whole: dict[str, Connection] = {}  # by channel: where all its symbols come from
+        self._legs: tuple[int | None, ...] = (0, 1) if legs == 2 else (None,)
+        self._home: dict[Subscription, Shard] = {}
+        self._whole: dict[str, Shard] = {}  # by channel: where all its symbols come from
         self._ranged = 0  # rows that have been told what they need, for the sake of whole channels
         self._channels: Counter[str] = Counter()
         self._wishes: dict[str, list[Subscription]] = {}  # by symbol
         self._standing: dict[str, dict[Subscription, Status]] = {}  # by symbol: of what is not LIVE
-        self._resting: set[Subscription] = set()  # fell silent while the market was closed
+        # By leg: what fell silent while the market was closed.
+        self._resting: dict[int | None, set[Subscription]] = {leg: set() for leg in self._legs}
         self._rested_until = math.inf  # monotonic seconds: when those still resting after the opening are too late
         self.market_open = True
 
     def __contains__(self, subscription: Subscription) -> bool:
         return subscription in self._home or subscription.channel in self._whole
 
-    def carry(self, subscriptions: Iterable[Subscription], connection: Connection) -> None:
-        """From now on `connection` is where these come from."""
+    def carry(self, subscriptions: Iterable[Subscription], shard: Shard) -> None:
+        """From now on `shard` is where these come from."""
         for subscription in subscriptions:
-            self._home[subscription] = connection
+            self._home[subscription] = shard
             self._channels[subscription.channel] += 1
             self._wishes.setdefault(subscription.symbol, []).append(subscription)
             if subscription.symbol == ALL:
-                self._whole[subscription.channel] = connection
+                self._whole[subscription.channel] = shard
                 self._ranged = 0
 
     def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
         """The subscriptions to this stream, with the connection each comes by."""
         wishes = [*self._wishes.get(symbol, ()), *self._wishes.get(ALL, ())]
-        return [(self._home[wish], wish) for wish in wishes if wish.channel == channel]
+        return [(self._home[wish].voice, wish) for wish in wishes if wish.channel == channel]
 
     def drop(self, subscription: Subscription) -> None:
         """Nobody wants it any more."""
         self.stands(subscription, Status.LIVE)
-        self._resting.discard(subscription)
+        for resting in self._resting.values():
+            resting.discard(subscription)
         del self._home[subscription]
         if subscription.symbol == ALL:
             del self._whole[subscription.channel]
@@ -116,26 +123,32 @@ class Lookout:
         was_open, self.market_open = self.market_open, self._hours is None or self._hours.covers(utc)
         if self.market_open and not was_open:
             self._rested_until = now + self._options.longest
-        options = self._options
-        for channel in list(self._channels):  # an alert's callback may unsubscribe meanwhile
-            fallen, heard = self._prices.sweep(
-                channel,
-                threshold=options.threshold,
-                factor=options.factor,
-                floor=options.floor,
-                ceiling=options.ceiling,
-            )
-            speaking = self._wished(channel, heard)
-            self._resting.difference_update(speaking)
-            for connection, group in self._by_home(speaking).items():
-                connection.handle(Heard(tuple(group)))
-            if fallen:
-                self._tell_silent(channel, self._wished(channel, fallen), now)
+        for leg in self._legs:
+            for channel in list(self._channels):  # an alert's callback may unsubscribe meanwhile
+                self._look_at(channel, leg, now)
         if now >= self._rested_until:
             self._rested_until = math.inf
-            late, self._resting = self._resting, set()
-            for channel in {subscription.channel for subscription in late}:
-                self._tell_silent(channel, [key for key in late if key.channel == channel], now)
+            for leg in self._legs:
+                late, self._resting[leg] = self._resting[leg], set()
+                for channel in {subscription.channel for subscription in late}:
+                    self._tell_silent(channel, leg, [key for key in late if key.channel == channel], now)
+
+    def _look_at(self, channel: str, leg: int | None, now: float) -> None:
+        options = self._options
+        fallen, heard = self._prices.sweep(
+            channel,
+            threshold=options.threshold,
+            factor=options.factor,
+            floor=options.floor,
+            ceiling=options.ceiling,
+            leg=leg,
+        )
+        speaking = self._wished(channel, heard)
+        self._resting[leg].difference_update(speaking)
+        for connection, group in self._by_home(speaking, leg).items():
+            connection.handle(Heard(tuple(group)))
+        if fallen:
+            self._tell_silent(channel, leg, self._wished(channel, fallen), now)
 
     def doubt_backlog(self, since_ns: int) -> None:
         """Rows that arrived after `since_ns` (monotonic) without a time of the provider's are SUSPECT.
@@ -148,12 +161,12 @@ class Lookout:
             for subscription in self._wished(channel, np.flatnonzero(arrived & untimed[: len(arrived)]).tolist()):
                 self._prices.set_status(subscription.symbol, Status.SUSPECT)
 
-    def _tell_silent(self, channel: str, silent: Sequence[Subscription], now: float) -> None:
-        arrived = self._prices.arrived(channel) / 1e9
+    def _tell_silent(self, channel: str, leg: int | None, silent: Sequence[Subscription], now: float) -> None:
+        arrived = self._prices.arrived(channel, leg=leg) / 1e9
         gaps = self._prices.usual_gaps(channel)
-        for connection, group in self._by_home(silent).items():
+        for connection, group in self._by_home(silent, leg).items():
             if not self.market_open:
-                self._resting.update(group)
+                self._resting[leg].update(group)
                 connection.handle(Silent(tuple(group), usual=True))
                 continue
             usual: list[Subscription] = []
@@ -166,7 +179,9 @@ class Lookout:
                 continue
             live = [record.subscription for record in connection.session.book.at(Stage.LIVE)]
             others = {key: self._row(key) for key in live if key.channel == channel and key.symbol != ALL}
-            if self._whole.get(channel) is connection:
+            whole = self._whole.get(channel)
+            brings_all = whole is not None and whole.speaker(leg) is connection
+            if brings_all:
                 others |= {key: self._row(key) for key in self._wished(channel, np.flatnonzero(arrived).tolist())}
             shortest = min(self._options.limit(gaps[self._row(key)]) for key in unusual)
             mute = bool(others) and now - max(arrived[row] for row in others.values()) > shortest
@@ -174,7 +189,7 @@ class Lookout:
                 soon = [key for key, row in others.items() if self._options.limit(gaps[row]) <= PATIENCE]
                 unusual = list(dict.fromkeys([*unusual, *soon]))
             heard = 0
-            if self._whole.get(channel) is connection:
+            if brings_all:
                 limit = self._options.limit(float("nan"))
                 heard = int(np.count_nonzero((arrived > 0) & (now - arrived <= limit)))
             connection.handle(Silent(tuple(unusual), mute=mute, heard=heard))
@@ -189,12 +204,13 @@ class Lookout:
             found += wishes
         return found
 
-    def _by_home(self, subscriptions: Iterable[Subscription]) -> dict[Connection, list[Subscription]]:
+    def _by_home(self, subscriptions: Iterable[Subscription], leg: int | None) -> dict[Connection, list[Subscription]]:
         homes: dict[Connection, list[Subscription]] = {}
         for subscription in subscriptions:
-            home = self._home.get(subscription) or self._whole.get(subscription.channel)
-            if home is not None:
-                homes.setdefault(home, []).append(subscription)
+            home = self._home.get(subscription, self._whole.get(subscription.channel))
+            connection = None if home is None else home.speaker(leg)
+            if connection is not None:
+                homes.setdefault(connection, []).append(subscription)
         return homes
 
     def _row(self, subscription: Subscription) -> int:

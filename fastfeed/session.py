@@ -40,6 +40,7 @@ from fastfeed.door import Door
 from fastfeed.errors import AuthError, ConnectError, FastFeedError, GaveUp
 from fastfeed.failures import AT_ONCE, BUDGETS, Failure, classify_close, classify_error
 from fastfeed.heartbeat import Beats, Heartbeat, Offset, Pulse
+from fastfeed.rotation import Rotation
 from fastfeed.signals import (
     Action,
     Close,
@@ -51,15 +52,19 @@ from fastfeed.signals import (
     Emit,
     Forget,
     Heard,
+    Inherit,
     Input,
     Judge,
     Login,
     Lost,
     Opened,
     Pong,
+    Redial,
+    Relief,
     Renew,
     Renewed,
     Resubscribe,
+    Rotate,
     Say,
     Send,
     SendAppPing,
@@ -72,6 +77,7 @@ from fastfeed.signals import (
     Tick,
     Traffic,
     Unsubscribe,
+    Window,
 )
 from fastfeed.staleness import Cause, Move, Rate, Staleness, Standing, Step, Watch
 from fastfeed.subscriptions import Book, Limits, Pace, Record, Stage, Subscription
@@ -114,6 +120,7 @@ class Session:
         close_codes: the provider's own close codes, before the common ones.
         logs_in: nothing may be asked before a login was accepted.
         renewable: there are fresh credentials to be had, once, when the present ones are not accepted any more.
+        rotation: when a successor is asked for, if at all.
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class Session:
         close_codes: Mapping[int, Failure] = MappingProxyType({}),
         logs_in: bool = False,
         renewable: bool = False,
+        rotation: Rotation | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -182,6 +190,12 @@ class Session:
         self._tripped = False  # told that the dialect raised
         self._warned: set[str] = set()  # quotas of which four fifths are used
         self._to_say: deque[str | bytes] = deque()  # requests beside the book's
+        self._rotation = rotation
+        self._ripe_at = self._due_at = math.inf  # a successor is wanted in the window, and whatever the time
+        self._due_because = ""
+        self._window_open = rotation is not None and rotation.window is None
+        self._rotating = False  # a successor has been asked for
+        self._relieved = False  # and is on its way
         self._actions: list[Action] = []
 
     @property
@@ -193,6 +207,11 @@ class Session:
     def restoring(self) -> bool:
         """Data was lost and has not all come back."""
         return self._lost_at is not None
+
+    @property
+    def ready(self) -> bool:
+        """Open, greeted and logged in: requests may go out."""
+        return self.state is State.OPEN and self._ready
 
     def handle(self, event: Input, now: float) -> list[Action]:
         """Take one input at monotonic time `now` (seconds) and return what to do, in order."""
@@ -264,6 +283,18 @@ class Session:
             case Say(text):
                 if self.state is State.OPEN:
                     self._to_say.append(text)
+            case Window(is_open):
+                self._window_open = is_open
+            case Relief(is_coming):
+                self._relief(is_coming, now)
+            case Inherit(subscriptions):
+                missing = {record.subscription for record in self.book.silent}.intersection(subscriptions)
+                if missing:
+                    self._lost_at = now if self._lost_at is None else self._lost_at
+                    self._owed |= missing
+            case Redial(reason):
+                if self.state is State.OPEN:
+                    self._hang_up(Failure.RESTART, reason, now, 1000)
             case Tick():
                 pass
         self._advance(now)
@@ -288,6 +319,7 @@ class Session:
             self._grace_ends_at,
             self.watch.deadline,
             ready_at if self._probed_at == math.inf else None,
+            self._rotate_at,
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -318,6 +350,7 @@ class Session:
         if not self._escalate(now):
             return
         self._check_restored(now)
+        self._check_age(now)
         if self.app_pulse.due(now) and now >= self._pace.ready_at():
             self._spend(now)
             self._actions.append(SendAppPing(int(self.app_pulse.ping(now))))
@@ -333,6 +366,35 @@ class Session:
             assert request is not None
             self._spend(now)
             self._actions.append(Send(request.text))
+
+    @property
+    def _rotate_at(self) -> float | None:
+        """When a successor is asked for; None: not as things are."""
+        if self._rotating:
+            return None
+        at = min(self._due_at, self._ripe_at) if self._window_open else self._due_at
+        return None if at == math.inf else at
+
+    def _check_age(self, now: float) -> None:
+        """Ask for a successor when it is time for one."""
+        if not self._ready or self._rotate_at is None or now < self._rotate_at:
+            return
+        self._rotating = True
+        assert self.opened_at is not None
+        age = f"it is {now - self.opened_at:.0f} s old"
+        self._actions.append(Rotate(self._due_because if now >= self._due_at else age))
+
+    def _relief(self, is_coming: bool, now: float) -> None:
+        self._relieved = is_coming
+        if is_coming and self.state is not State.OPEN:
+            self._stop()
+        elif not is_coming and self._rotating and self._rotation is not None:
+            self._rotating = False
+            # With the next window it is asked for again anyway; without one, as for a limit.
+            if self._ripe_at <= now:
+                self._ripe_at = now + self._rotation.retry
+            if self._due_at <= now:
+                self._due_at = now + self._rotation.retry
 
     def _dead(self, now: float) -> str | None:
         """Why the other end counts as gone, if it does."""
@@ -488,6 +550,12 @@ class Session:
         self.pulse.start(now)
         self.app_pulse.start(now)
         self._ready = not (self._dialect.greets or self._logs_in)
+        self._rotating = False
+        if self._rotation is not None:
+            draw = self._random()
+            self._ripe_at = now + self._rotation.ripe_after(draw)
+            self._due_at = now + self._rotation.due_after(self._limits.lifetime, draw)
+            self._due_because = f"the provider ends a connection at {self._limits.lifetime} s"
         self._emit(events.Connected(self.name))
         if self._ready:
             self._door.fitted()
@@ -551,7 +619,20 @@ class Session:
             case Denial(failure, reason, retry_after):
                 self._hang_up(failure, reason, now, 1000, retry_after)
             case Notice(reason):
-                self._hang_up(Failure.RESTART, reason, now, 1000)
+                if self._rotation is not None and self._ready:
+                    self._noticed(reason, now)
+                else:
+                    self._hang_up(Failure.RESTART, reason, now, 1000)
+
+    def _noticed(self, reason: str, now: float) -> None:
+        """The server is going to close. One that says so to every newcomer must not be dialled without end."""
+        assert self.opened_at is not None
+        before = self._door.noticed_at
+        at = now if before is None or self.opened_at <= before else max(now, self.opened_at + self._backoff.cap)
+        self._door.noticed_at = now
+        if at < self._due_at:
+            self._due_at = at
+            self._due_because = reason
 
     def _rejected(self, records: Iterable[Record], reason: str) -> None:
         """Never asked for again, so nobody waits for their data any more."""
@@ -627,6 +708,11 @@ class Session:
             self._renewed = False
         self.error = error
         self._door.failed(self)
+        if self._relieved:
+            self.state = State.STOPPED
+            if failure is Failure.RATE_LIMITED or retry_after is not None:
+                self._door.shut(now + (self._backoff.cap if retry_after is None else retry_after))
+            return
         if failure is Failure.AUTH:
             if self._renewable and not self._renewed:
                 self._renew(error, now)

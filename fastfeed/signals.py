@@ -142,6 +142,34 @@ class Traffic:
     judged: bool = True
 
 
+@dataclass(frozen=True)
+class Window:
+    """The stretch of time in which the user wants connections to be replaced has begun or ended."""
+
+    is_open: bool
+
+
+@dataclass(frozen=True)
+class Relief:
+    """A successor is on its way, so that this connection is not dialled again if it ends; or (False) none came up."""
+
+    is_coming: bool
+
+
+@dataclass(frozen=True)
+class Inherit:
+    """The connection this one was to succeed has died; these are missing until they deliver here."""
+
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True)
+class Redial:
+    """Close and dial again: there cannot be a second connection beside this one. `reason` is why it has to go."""
+
+    reason: str
+
+
 Input = (
     Start
     | Stop
@@ -160,6 +188,10 @@ Input = (
     | Unsubscribe
     | Resubscribe
     | Say
+    | Window
+    | Relief
+    | Inherit
+    | Redial
 )
 
 
@@ -240,10 +272,19 @@ class SetOffset:
 
 
 @dataclass(frozen=True)
+class Rotate:
+    """Have a successor opened beside this connection; answer with Relief, or Redial where that cannot be."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Emit:
     """Tell the user."""
 
     event: events.Event
 
 
-Action = Dial | Renew | Login | Send | SendAppPing | SendPing | Close | Lost | Forget | Judge | SetOffset | Emit
+Action = (
+    Dial | Renew | Login | Send | SendAppPing | SendPing | Close | Lost | Forget | Judge | SetOffset | Rotate | Emit
+)

@@ -34,6 +34,7 @@ from fastfeed.errors import AuthError, ConnectError, HandshakeError
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats, Heartbeat
 from fastfeed.providers import names, provider
+from fastfeed.rotation import Rotation
 from fastfeed.session import LONGEST_WAIT, WRONG_CLOCK, Session, State
 from fastfeed.signals import (
     Action,
@@ -45,12 +46,17 @@ from fastfeed.signals import (
     DialFailed,
     Emit,
     Heard,
+    Inherit,
     Input,
     Login,
     Opened,
     Pong,
+    Redial,
+    Relief,
     Renew,
     Renewed,
+    Resubscribe,
+    Say,
     Send,
     SendAppPing,
     SendPing,
@@ -62,6 +68,7 @@ from fastfeed.signals import (
     Tick,
     Traffic,
     Unsubscribe,
+    Window,
 )
 from fastfeed.subscriptions import Limits, Stage, Subscription
 
@@ -103,6 +110,12 @@ inputs: st.SearchStrategy[Input | list[Reply]] = st.one_of(
     st.builds(Silent, groups, mute=st.booleans(), usual=st.booleans()),
     st.builds(Heard, groups),
     st.builds(Traffic, st.integers(0, 100), st.booleans()),
+    st.builds(Resubscribe, groups),
+    st.builds(Say, st.text(max_size=5)),
+    st.builds(Window, st.booleans()),
+    st.builds(Relief, st.booleans()),
+    st.builds(Inherit, groups),
+    st.builds(Redial, st.text(max_size=5)),
     groups.map(lambda group: Subscribe(tuple((wish, wish.symbol) for wish in group))),
     st.builds(Unsubscribe, groups),
 )
@@ -204,6 +217,7 @@ KINDS: list[dict[str, Any]] = [
     {"greets": True, "logs_in": True},
     {"pongs_promised": False, "beats": Beats(interval=1.0, timeout=3.0)},
     {"beats": Beats(interval=1.0, expected=20.0)},
+    {"rotation": Rotation()},
 ]
 
 
@@ -369,5 +383,6 @@ def test_every_providers_dialect_reads_anything_without_raising(name: str, paylo
 def test_the_inputs_and_actions_here_are_all_there_are() -> None:
     """So that an input which is added later is fed in here too."""
     fed = {Start, Stop, Control, Tick, Opened, DialFailed, Renewed, Closed, Pong, Delivered, Silent, Heard, Traffic}
-    assert set(Input.__args__) == fed | {Subscribe, Unsubscribe}
+    fed |= {Subscribe, Unsubscribe, Resubscribe, Say, Window, Relief, Inherit, Redial}
+    assert set(Input.__args__) == fed
     assert Renew in Action.__args__

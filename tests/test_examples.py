@@ -20,6 +20,7 @@ PROMISED = {
         "{'frames': 3, 'data': 2, 'control': 1, 'unknown': 0, 'malformed': 0}\n"
     ),
     "slow_consumer": r"(\d+ rows, \d+ updates conflated\n){5}\{.*\} balances: True\n",
+    "two_legs": r"one leg is lost, fresh: True\nboth deliver again, gaps: 0\n",
     "survives_a_cut": r"Disconnected\n(\w+\n)*Restored\nback after \d+\.\d\d s, still missing: 0\n",
 }
 

@@ -612,8 +612,22 @@ async def test_one_lost_route_leaves_the_other_alone(exchange: Exchange) -> None
         assert public.socket.close_code is None
 
 
-async def test_an_announced_shutdown_moves_to_a_new_connection_at_once(exchange: Exchange) -> None:
-    async with feed_of(exchange, backoff=Backoff(base=60.0, cap=60.0, stable_after=0.0)) as feed:
+async def test_an_announced_shutdown_moves_to_a_new_connection_and_nothing_goes_stale(exchange: Exchange) -> None:
+    async with feed_of(exchange) as feed:
+        await exchange.send(quote())
+        await feed.wait_live()
+        stream = feed.events()
+        await exchange.send('{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}')
+        await exchange.has_lines(2)
+        await exchange.send(quote(update=2))
+        assert (await event_of(stream, events.Rotated)).connection == "/public/stream#0"
+        await until(lambda: exchange.lines[0].socket.close_code == 1000, "the old connection to be closed")
+        assert feed.prices["BTCUSDT"]["status"] == Status.LIVE
+        assert feed.stats()["reconnects"] == 0
+
+
+async def test_an_announced_shutdown_is_a_redial_where_rotation_is_off(exchange: Exchange) -> None:
+    async with feed_of(exchange, rotation=None, backoff=Backoff(base=60.0, cap=60.0, stable_after=0.0)) as feed:
         await exchange.send(quote())
         await feed.wait_live()
         await exchange.send('{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}')

@@ -28,6 +28,7 @@ BRAIN = {
     "failures",
     "gaps",
     "heartbeat",
+    "rotation",
     "signals",
     "staleness",
     "subscriptions",
@@ -44,6 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "subscriptions": {"errors"},
     "gaps": {"errors", "records"},
     "events": {"records", "subscriptions"},
+    "rotation": {"errors", "staleness"},
     "dialect": {"failures", "subscriptions"},
     "door": {"subscriptions"},
     "signals": {"errors", "events", "failures", "staleness", "subscriptions"},
@@ -57,11 +59,14 @@ ROOMS: dict[str, set[str]] = {
     "streams": {"errors", "events", "records", "_core"},
     "endpoint": CORE | BRAIN | {"credentials", "providers", "_wire"},
     "connection": CORE | BRAIN | {"session", "decoder", "endpoint", "_wire"},
-    "lookout": CORE | BRAIN | {"session", "connection"},
+    "confirm": {"subscriptions"},
+    "legs": CORE | BRAIN | {"session", "connection"},
+    "lookout": CORE | BRAIN | {"session", "connection", "legs"},
     "repair": CORE | BRAIN | {"providers", "connection", "rest"},
     "feed": CORE
     | BRAIN
-    | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "connection", "lookout", "repair"},
+    | {"session", "providers", "credentials", "decoder", "endpoint", "streams"}
+    | {"connection", "legs", "lookout", "repair", "confirm"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -120,7 +125,7 @@ HEADERS["decoder"] = set(HEADERS)
 PUBLIC = """
     AuthError Backoff Calendar Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap
     GapError GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader
-    PriceTable Provider Recovery Schema Spliced StaleError Staleness Status Strategy Subscription
+    PriceTable Provider Recovery Rotation Schema Spliced StaleError Staleness Status Strategy Subscription
     SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing Week bars check fx_week kernels
     levels marks quotes trades
 """

@@ -104,7 +104,8 @@ class Oracle:
     def __init__(self, rule: str) -> None:
         self.rule = rule
         self.last = -1
-        self.missing: set[int] = set()
+        self.missing: set[float] = set()
+        self.joined = [False, False]
         self.passed = [-1, -1]
         self.had: list[set[int]] = [set(), set()]
         self.waiting: list[tuple[int, bool]] = []  # message, is a repeat
@@ -116,7 +117,7 @@ class Oracle:
 
     def runs(self) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
-        for i in sorted(self.missing):
+        for i in map(int, sorted(self.missing)):
             if found and found[-1][1] == i - 1:
                 found[-1] = (found[-1][0], i)
             else:
@@ -124,6 +125,9 @@ class Oracle:
         return found
 
     def tell(self, below: float) -> None:
+        if self.rule == "rising":  # nobody knows whether it is missing
+            self.missing = {i for i in self.missing if i > below}
+            return
         for first, last in self.runs():
             if last <= below:
                 self.gaps.append((numbers(self.rule, first)[0], numbers(self.rule, last)[1]))
@@ -144,6 +148,8 @@ class Oracle:
 
     def message(self, leg: int, i: int) -> None:
         again = i <= self.passed[leg]
+        joins = not self.joined[leg] and self.joined[1 - leg]
+        self.joined[leg] = True
         self.passed[leg] = max(self.passed[leg], i)
         if i in self.missing:
             self.missing.remove(i)
@@ -159,8 +165,10 @@ class Oracle:
         elif i <= self.last:
             self.seconds += 1
         else:
-            if self.last >= 0 and i > self.last + 1 and self.rule != "rising":
+            if self.last >= 0 and (joins or self.rule != "rising"):
                 self.missing |= set(range(self.last + 1, i))
+            if joins and self.rule == "rising":  # until the other leg has passed what this one begins with
+                self.missing.add(i - 0.5)
             self.last = i
             self.wins[leg] += 1
             self.waiting.append((i, False))
@@ -560,6 +568,50 @@ def test_rotation_after_rotation_misses_nothing_and_repeats_nothing():
     assert pair.read() == list(range(1, at[old] + 20))
     assert pair.count("gaps", "duplicates", "resets", "held") == (0, 0, 0, 0)
     assert pair.balances()
+
+
+def quotes(pair: Pair, leg: int, *ids: int) -> None:
+    for n in ids:
+        pair.send(leg, b'{"e":"quote","s":"A","b":%d,"u":%d}' % (n, n))
+
+
+def test_quotes_still_on_their_way_when_a_faster_connection_joins_are_not_taken_for_overtaken():
+    pair = Pair()
+    pair.decoder.arbitrate(False)
+    quotes(pair, 0, 10, 20)
+    assert pair.read() == [10, 20]
+    pair.decoder.lead(0)
+    pair.decoder.arbitrate(True)
+    quotes(pair, 1, 50, 60)
+    assert pair.decoder.prices["A"]["bid"] == 60, "the newest is in the table at once"
+    assert pair.read() == []
+    quotes(pair, 0, 30, 40, 50, 60)
+    assert pair.read() == [30, 40, 50, 60]
+    assert pair.decoder.deadline is None
+    quotes(pair, 1, 80)
+    assert pair.read() == [80], "waited for once only"
+    assert pair.count("gaps", "seconds", "duplicates") == (0, 2, 0)
+    assert pair.balances()
+
+
+def test_a_connection_that_comes_back_joins_again():
+    pair = Pair()
+    for leg in (0, 1):
+        pair.decoder.connected(leg)
+        quotes(pair, leg, 10)
+    pair.decoder.connected(1)
+    quotes(pair, 0, 20)
+    quotes(pair, 1, 40)
+    quotes(pair, 0, 30, 40)
+    assert pair.read() == [10, 20, 30, 40]
+
+
+def test_nobody_is_waited_for_who_does_not_speak():
+    pair = Pair(patience=0.5)
+    quotes(pair, 0, 10)
+    pair.clock.advance(501 * MS)
+    quotes(pair, 1, 40)
+    assert pair.read() == [10, 40]
 
 
 def test_a_joining_leg_that_lags_is_second_and_makes_no_gap():

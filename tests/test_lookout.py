@@ -60,6 +60,10 @@ class World:
     def now(self) -> float:
         return self.clock.mono_ns() / 1e9
 
+    def speaker(self, leg: int | None) -> "World":
+        """It is its own shard of one connection."""
+        return self
+
     def handle(self, event: Input) -> None:
         self.told.append(event)
         for action in self.session.handle(event, self.now):

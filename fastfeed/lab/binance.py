@@ -58,6 +58,7 @@ class Market:
     max_streams: int  # per connection
     ping_interval: float  # seconds between the server's pings
     pong_timeout: float  # seconds without a pong until it disconnects
+    lifetime: float = 86400.0  # seconds until it ends a connection; with which code is not documented
     decimals: int | None = None
 
     routes: ClassVar[tuple[str, ...]] = ()

@@ -43,6 +43,7 @@ COMMANDS = (
     "falls_silent",
     "flows_again",
     "freezes",
+    "lags",
     "mutes",
     "plays",
     "pongs_again",
@@ -174,8 +175,11 @@ class VenueProcess:
     def closes(self, code: int = 1012, reason: str = "", connection: int | None = None) -> None:
         self.ask("closes", code=code, reason=reason, connection=connection)
 
-    def falls_silent(self) -> None:
-        self.ask("falls_silent")
+    def falls_silent(self, connection: int | None = None) -> None:
+        self.ask("falls_silent", connection=connection)
+
+    def lags(self, seconds: float, connection: int | None = None) -> None:
+        self.ask("lags", seconds=seconds, connection=connection)
 
     def speaks_again(self) -> None:
         self.ask("speaks_again")
@@ -186,8 +190,8 @@ class VenueProcess:
     def accepts_again(self) -> None:
         self.ask("accepts_again")
 
-    def announces_shutdown(self) -> None:
-        self.ask("announces_shutdown")
+    def announces_shutdown(self, connection: int | None = None) -> None:
+        self.ask("announces_shutdown", connection=connection)
 
     def answers_slowly(self, seconds: float) -> None:
         self.ask("answers_slowly", seconds=seconds)
@@ -214,8 +218,8 @@ class VenueProcess:
     ) -> None:
         self.ask("sends_garbage", kind=kind, frames=frames, connection=connection)
 
-    def mutes(self, streams: str | Iterable[str]) -> None:
-        self.ask("mutes", streams=streams if isinstance(streams, str) else list(streams))
+    def mutes(self, streams: str | Iterable[str], connection: int | None = None) -> None:
+        self.ask("mutes", streams=streams if isinstance(streams, str) else list(streams), connection=connection)
 
     def drips(self, bytes_per_s: float = 64.0) -> None:
         self.ask("drips", bytes_per_s=bytes_per_s)
@@ -294,6 +298,7 @@ def parser() -> argparse.ArgumentParser:
         ("pong-timeout", "seconds without a pong until it disconnects"),
         ("max-streams", "per connection"),
         ("messages-per-second", "incoming, per connection"),
+        ("lifetime", "seconds until it ends a connection"),
     ):
         parser.add_argument(f"--{limit}", type=float, help=f"{text} (default: as the real venue)")
     return parser

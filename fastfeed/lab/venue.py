@@ -44,7 +44,7 @@ from fastfeed.lab.load import (
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 TICK = 0.002  # seconds between two looks at what has fallen due
-LIMITS = ("ping_interval", "pong_timeout", "max_streams", "messages_per_second")
+LIMITS = ("ping_interval", "pong_timeout", "max_streams", "messages_per_second", "lifetime")
 # A send the kernel takes in one go, and the most data that ever waits in this process for one connection.
 SLICE_BYTES = 512 * 1024
 SLICES_PER_TURN = 4
@@ -124,6 +124,9 @@ class Connection:
         self._wanted: dict[int, str] = {}
         self._pieces: dict[int, Piece] = {}
         self._to_skip = 0
+        self.lag = 0.0  # seconds everything is sent later to this one
+        self.muted: frozenset[int] = frozenset()  # streams not sent to this one
+        self.is_silent = False
         self._recent: deque[_Outgoing] = deque()  # the last whole slices, for repeats
         self._recent_frames = 0
         self._dripped_at = self._loop.time()
@@ -182,6 +185,7 @@ class Connection:
         answer = "\r\n".join([*lines, f"Sec-WebSocket-Accept: {accept}", "", ""])
         self._no_longer("handshake")
         self._later("ping", self._venue.market.ping_interval, self._ping)
+        self._later("lifetime", self._venue.market.lifetime, lambda: self.close(1001, "its time is up"))
         self._send("handshake", answer.encode())
         self.subscribed()
         self._venue.seat(self)
@@ -273,7 +277,7 @@ class Connection:
             self.place = self._venue.present()
         ids = self._venue.stream_ids
         named = ((ids.get(without_speed(name)), name) for name in self.desk.delivered())
-        muted = self._venue.muted
+        muted = self._venue.muted | self.muted
         self._wanted = {stream: name for stream, name in named if stream is not None and stream not in muted}
         self._pieces = self._venue.shared_pieces(tuple(self._wanted.items()), self.desk.combined)
         self.push()
@@ -406,7 +410,8 @@ class Connection:
 
     def is_behind(self, limit: float) -> bool:
         """Whether anything is still to be sent: bytes on their way, or events before `limit`."""
-        return bool(self._outbox) or (self._closing is None and bool(self._wanted) and self.place < limit)
+        speaks = self._closing is None and bool(self._wanted) and not self.is_silent
+        return bool(self._outbox) or (speaks and self.place < limit)
 
     def waiting(self) -> int:
         """Bytes that wait in this process for the kernel to take them."""
@@ -485,7 +490,7 @@ class Connection:
     def _due(self) -> _Outgoing | None:
         """The next slice of the load for this connection, stamped; None when nothing is due."""
         venue, load = self._venue, self._venue.load
-        limit = venue.due_until(self.place)
+        limit = self.place if self.is_silent else venue.due_until(self.place, self.lag)
         # At most once round: a stream that never speaks must not be looked for for ever.
         for _ in range(-(-load.events // PIECE) + 1):
             if not self._wanted or self.place >= limit:
@@ -557,8 +562,8 @@ class Venue:
 
     `load` is a Load or None for a synthetic market of `symbols` (a number or names) from `seed`. With `rate` (events
     per second over all streams) or `phases` it plays from the start; with neither it waits for `plays()`. The limits of
-    the real venue may be overridden: `ping_interval`, `pong_timeout` (seconds), `max_streams` (per connection),
-    `messages_per_second` (incoming).
+    the real venue may be overridden: `ping_interval`, `pong_timeout`, `lifetime` (seconds; a connection that old is
+    closed with 1001), `max_streams` (per connection), `messages_per_second` (incoming).
     """
 
     def __init__(
@@ -733,18 +738,19 @@ class Venue:
         for connection in list(self.connections.values()):
             connection.push()
 
-    def _limit(self) -> float:
-        """Number of the first event that is not due yet."""
-        return min(self._halt, self._first + self._pace.reached(self._loop.time() - self._started))
+    def _limit(self, lag: float = 0.0) -> float:
+        """Number of the first event that is not due yet, for somebody to whom all is sent `lag` seconds later."""
+        elapsed = max(0.0, self._loop.time() - self._started - lag)
+        return min(self._halt, self._first + self._pace.reached(elapsed))
 
     def present(self) -> int:
         """Where somebody who joins now begins; flat out, beside the one who is furthest."""
         limit = self.furthest if isinstance(self._pace, FlatOut) else self._limit()
         return int(max(limit, self._first))
 
-    def due_until(self, place: int) -> float:
+    def due_until(self, place: int, lag: float) -> float:
         """How far somebody who stands at `place` may send in one slice, which carries one event time."""
-        limit = self._limit()
+        limit = self._limit(lag)
         if self._is_silent or self._budget <= 0 or limit <= place:
             return place
         due = self._pace.due(place - self._first, self._loop.time() - self._started)
@@ -805,14 +811,25 @@ class Venue:
         for chosen in self._chosen(connection):
             chosen.close(code, reason)
 
-    def falls_silent(self) -> None:
-        """Send no more data; connections stay open, requests are acked and pings answered."""
-        self._is_silent = True
+    def falls_silent(self, connection: int | None = None) -> None:
+        """Send no more data, to the one or to all; connections stay open, requests are acked and pings answered."""
+        if connection is None:
+            self._is_silent = True
+        for chosen in [] if connection is None else self._chosen(connection):
+            chosen.is_silent = True
 
-    def mutes(self, streams: str | Iterable[str]) -> None:
+    def lags(self, seconds: float, connection: int | None = None) -> None:
+        """Send everything so many seconds later than it falls due, event times as they were; 0 catches up at once."""
+        if not 0 <= seconds <= 60:
+            raise ConfigError(f"lags({seconds}): from 0 to 60 seconds")
+        for chosen in self._chosen(connection):
+            chosen.lag = seconds
+
+    def mutes(self, streams: str | Iterable[str], connection: int | None = None) -> None:
         """Send no more data of those streams (names or patterns: "btcusdt@*", "*@bookTicker"); all else goes on.
 
-        To whom they are subscribed they stay subscribed: requests are acked, pings answered.
+        To whom they are subscribed they stay subscribed: requests are acked, pings answered. To all, also those who
+        come later, or to the one.
         """
         patterns = [streams] if isinstance(streams, str) else list(streams)
         muted: set[int] = set()
@@ -821,7 +838,11 @@ class Venue:
             if not found:
                 raise ConfigError(f"no stream is named {pattern!r}; one there is is {next(iter(self.stream_ids))!r}")
             muted |= found
-        self._mute(self.muted | muted)
+        if connection is None:
+            self._mute(self.muted | muted)
+        for chosen in [] if connection is None else self._chosen(connection):
+            chosen.muted |= muted
+            chosen.subscribed()
 
     def _mute(self, streams: frozenset[int]) -> None:
         self.muted = streams
@@ -832,6 +853,7 @@ class Venue:
         """Send all data again, from the present: what fell due during the silence is never sent."""
         self._is_silent = False
         for connection in self.connections.values():
+            connection.is_silent, connection.muted = False, frozenset()
             connection.jump()
         self._mute(frozenset())
 
@@ -987,11 +1009,11 @@ class Venue:
             return 400, {}, '{"code":-1121,"msg":"Invalid symbol."}', self._http_delay
         return 200, {"Content-Type": "application/json"}, body, self._http_delay
 
-    def announces_shutdown(self) -> None:
-        """Send `serverShutdown` to everyone, bare or wrapped as the connection is; nothing is closed by it."""
-        for connection in self._chosen(None):
-            if connection.desk is not None:
-                connection.say(connection.desk.shutdown_notice(self.utc_ms()))
+    def announces_shutdown(self, connection: int | None = None) -> None:
+        """Send `serverShutdown` (to all, or the one), bare or wrapped as the connection is; nothing is closed by it."""
+        for chosen in self._chosen(connection):
+            if chosen.desk is not None:
+                chosen.say(chosen.desk.shutdown_notice(self.utc_ms()))
 
     def skips(self, frames: int, connection: int | None = None) -> None:
         """Leave out the next `frames` data frames of each connection (or the one)."""

@@ -120,6 +120,7 @@ class Provider:
     recovery: Mapping[str, Recipe] = field(default_factory=dict)  # by channel; without one, it is only asked for anew
     rest: str = ""  # scheme and host of its HTTP side
     rest_weight_per_minute: int | None = None  # what it allows one address there
+    numbering: str = ""  # providers that name the same here number the same messages alike: two hosts of one venue
 
     @property
     def channel_names(self) -> list[str]:

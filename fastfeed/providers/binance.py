@@ -57,6 +57,7 @@ _DIALECT = Dialect(subscribe=_request("SUBSCRIBE"), unsubscribe=_request("UNSUBS
 
 # A request of more than 4,096 bytes is never answered (binance-connector-rust #27, gocryptotrader #670).
 _REQUEST_BYTES = 4000
+_LIFETIME = 86400.0  # seconds: "a single connection is only valid for 24 hours", on every market
 
 _CONTROL = (
     Message("control", match={"e": "serverShutdown"}),
@@ -227,6 +228,7 @@ _SPOT = Provider(
         bytes_per_request=_REQUEST_BYTES,
         messages_per_second=5,
         dials_per_five_minutes=300,  # per address
+        lifetime=_LIFETIME,
     ),
     recovery={
         **_recovery("/api/v3", "agg_trade", (50, 4, 2), _ticker(None)),
@@ -294,7 +296,9 @@ _FUTURES_SCHEMA = (
 )
 
 # 1,024 streams per connection in the present documentation, 200 in the earlier one: the smaller is safe on both.
-_FUTURES_LIMITS = Limits(streams_per_connection=200, bytes_per_request=_REQUEST_BYTES, messages_per_second=10)
+_FUTURES_LIMITS = Limits(
+    streams_per_connection=200, bytes_per_request=_REQUEST_BYTES, messages_per_second=10, lifetime=_LIFETIME
+)
 
 
 def _futures_channels(public: str, market: str) -> dict[str, Channel]:
