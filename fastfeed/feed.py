@@ -217,6 +217,7 @@ class Feed:
                 heartbeat=heartbeat,
                 backoff=backoff,
                 staleness=staleness,
+                recovery=recovery,
                 rotation=rotation,
                 accept_any_certificate=accept_any_certificate,
                 connect_timeout=None,
@@ -245,12 +246,12 @@ class Feed:
         self.decoder = Decoder(self.provider, ring_capacity=ring_capacity, max_symbols=room, clock=self._clock)
         hours = self.provider.hours if staleness.hours is None else staleness.hours
         self._lookout = Lookout(self.prices, staleness, hours, legs=redundancy)
-        self._repairs = Repairs(
-            self, self.provider, self.decoder, recovery, root=self._endpoint.http_root, tls=ssl, clock=self._clock
-        )
         for source in range(_SOURCES):
             self.decoder.leg(source, source % 2)
         self.decoder.arbitrate(redundancy == 2)
+        self._repairs = Repairs(
+            self, self.provider, self.decoder, recovery, root=self._endpoint.http_root, tls=ssl, clock=self._clock
+        )
         self._door = Door(self.provider.limits.dials_per_five_minutes, locked=self._endpoint.credentials.secret)
         second_door = self._door
         if self._second_endpoint is not None:
@@ -897,7 +898,8 @@ class Feed:
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, Restored):
-            self._repairs.silent(self._still(event.missing))
+            missing = self._still(event.missing)
+            self._repairs.silent(wish for wish in missing if not self._wanted[wish.symbol][wish])
         utc = self._clock.utc_ns() / 1e9
         alert = alert_of(event)
         if alert is not None and alert.severity != "error" and self._staleness.muted(utc):

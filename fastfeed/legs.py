@@ -160,17 +160,17 @@ class Shard:
         more = [] if self._successor is None else [self._successor]
         return [leg.connection for leg in [*self.legs, *more]]
 
-    @property
-    def voice(self) -> Connection:
-        """The connection that is asked for what any of them can bring."""
-        legs = [leg for leg in self.legs if leg.connection.session.ready] or self.legs
-        return legs[0].connection
-
     def speaker(self, leg: int | None) -> Connection | None:
         """Who is asked when that leg is silent (None: there is only one)."""
         if leg is None:
             return self.legs[0].connection
         return next((one.connection for one in self.legs if one.number == leg), None)
+
+    @property
+    def spokesman(self) -> Connection:
+        """Who asks for something that need be asked for once only."""
+        ready = (leg.connection for leg in self.legs if leg.connection.session.ready)
+        return next(ready, self.legs[0].connection)
 
     # What is wanted -------------------------------------------------------------------------------------------------
 

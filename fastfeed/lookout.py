@@ -58,7 +58,7 @@ class Lookout:
     def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
         """The subscriptions to this stream, with the connection each comes by."""
         wishes = [*self._wishes.get(symbol, ()), *self._wishes.get(ALL, ())]
-        return [(self._home[wish].voice, wish) for wish in wishes if wish.channel == channel]
+        return [(self._home[wish].spokesman, wish) for wish in wishes if wish.channel == channel]
 
     def drop(self, subscription: Subscription) -> None:
         """Nobody wants it any more."""
