@@ -1426,7 +1426,7 @@ def check(payload, Program compiled not None, str name not None):
         raise MemoryError
     j.program = p
     if p.encoding == ENCODING_MSGPACK:
-        verdict = msgpack_frame(j, start, end, _is_simd())
+        verdict = msgpack_frame(j, NULL, start, end, _is_simd())
     elif p.encoding == ENCODING_BINARY:
         verdict = binary_frame(j, start, end, _is_simd())
     else:
