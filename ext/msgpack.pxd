@@ -7,7 +7,7 @@ false timestamp. A map is what an object is in JSON, an array an array; numbers 
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from layout cimport FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
+from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
 from message cimport (
     message_at, message_close, message_find, message_is_array, message_open, message_price, message_put, message_take,
 )
@@ -461,11 +461,13 @@ cdef inline const char* msgpack_run(
     cdef msgpack_head h
     cdef const char* q
     cdef slot s
-    cdef int64_t event_ns = 0
+    cdef int64_t whole, event_ns = 0
+    cdef uint32_t size
     cdef uint8_t code
     s.node = NO_NODE
     if f == NULL:
         return NULL
+    f.time_text = NULL
     while step < last:
         if ((scan_load8(p) ^ step.literal[0]) & step.mask[0]) | ((scan_load8(p + 8) ^ step.literal[1]) & step.mask[1]):
             return NULL
@@ -483,6 +485,25 @@ cdef inline const char* msgpack_run(
             f.number[step.field] = s.value.real
             f.present |= <uint16_t>(1 << step.field)
             p += 9
+        elif code == 0xCB and step.action != PLAN_TAKE:
+            p += 9
+        elif (code < 0x80 or 0xCC <= code <= 0xCF) and (
+            step.action != PLAN_TAKE or step.take != TAKE_TEXT or step.field == FIELD_TIME
+        ):
+            whole = code
+            if code >= 0x80:
+                size = <uint32_t>1 << (code - 0xCC)
+                whole = <int64_t>number_big(p + 1, size)
+                p += size
+            p += 1
+            if step.action == PLAN_TAKE:
+                if whole < 0 or (step.field == FIELD_TIME and m.unit == UNIT_ISO):
+                    return NULL
+                if step.take == TAKE_PRICE:
+                    f.number[step.field] = <double>whole
+                else:
+                    f.integer[step.field - FIELD_SEQ] = whole
+                f.present |= <uint16_t>(1 << step.field)
         elif code & 0xE0 == 0xA0 and (step.field == FIELD_SYMBOL or step.action == PLAN_SKIP):
             q = p + 1 + (code & 31)
             if q > end or scan_text_fault(p + 1, q) != NULL:
