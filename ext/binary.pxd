@@ -92,9 +92,8 @@ cdef inline const char* binary_length(
     else:
         size[0] = binary_load(b, p, item.prefix)
     p += item.block + item.prefix
-    if item.type != ITEM_GROUP and size[0] == 0:
-        return p
-    if count[0] and not 0 < size[0] <= <uint64_t>(end - p) // count[0]:
+    # Neither is of more than four bytes, so the product is exact. Elements without length would never end.
+    if size[0] * count[0] > <uint64_t>(end - p) or (count[0] and size[0] == 0 and item.type == ITEM_GROUP):
         return binary_fail(j, p)
     return p
 
@@ -132,7 +131,7 @@ cdef inline const char* binary_items(
             p = block
             item += 1
             continue
-        if size > <uint64_t>(end - p) and count:
+        elif size > <uint64_t>(end - p):
             return binary_fail(j, end)
         if item.type == ITEM_GROUP:
             if item.has_text and not binary_texts(j, b, item, p, <uint32_t>size, <uint32_t>count):
@@ -310,6 +309,10 @@ cdef inline bint binary_steps(
             wrong |= step.has_sign and whole == INT64_MIN
         elif operation == STEP_KEEP:
             r.kept[step.kept] = whole if step.has_sign else <int64_t>(bits >> step.shift)
+        elif operation == STEP_SIDE:
+            bound.fields.side_text = NULL
+            bound.fields.side_size = <uint32_t>(bits >> step.shift)
+            wrong |= bound.fields.side_size > 1
         elif operation == STEP_FLOAT:
             number = number_real(bits >> step.shift, 8 - (step.shift >> 3))
             numbers[step.field] = number
@@ -352,8 +355,6 @@ cdef inline const char* binary_tail(
             bound.array = p
             bound.size = <uint32_t>size
             bound.count = <uint32_t>count
-    elif size > <uint64_t>(end - p):
-        return binary_fail(j, end)
     elif item.type == ITEM_TEXT and item.field == FIELD_SYMBOL:
         fault = scan_text_fault(p, p + size)
         if fault != NULL:

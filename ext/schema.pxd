@@ -38,8 +38,9 @@ cdef enum step_operation:
     STEP_MANTISSA  # a mantissa of eight bytes, the least significant first, its exponent in `scale`
     STEP_DECIMAL   # any signed mantissa, its exponent in `scale`, or `exponent`
     STEP_FLOAT
-    STEP_WHOLE     # a signed number as a price
-    STEP_COUNT     # a signed number as it is
+    STEP_WHOLE     # a whole number as a price
+    STEP_COUNT     # a whole number as it is
+    STEP_SIDE      # a bool as the side
     STEP_ITEM      # whatever else: as an item is read
 
 cdef enum:
