@@ -346,7 +346,7 @@ cdef int _binary(binary* b, dict source) except -1:
     cdef Py_ssize_t i
     b.n_columns = source["width"]
     b.n_records = len(records)
-    b.header, b.header_parts = source["header"]
+    b.header, b.header_parts, b.is_plain = source["header"]
     b.count = source["count"]
     b.select, b.length, b.block, b.version = source["registers"]
     b.newest = source["newest"]

@@ -469,6 +469,25 @@ cdef inline int binary_straight(
     return DATA
 
 
+cdef inline const char* binary_header(
+    slots* j, binary_reading* r, const char* p, const char* end, bint simd
+) noexcept nogil:
+    """The numbers of the header that the layout needs; what follows it, or NULL."""
+    cdef const binary* b = r.layout
+    cdef const binary_step* step = b.steps
+    cdef const binary_step* last = step + b.parts[0].steps
+    cdef uint64_t bits
+    if not b.is_plain:
+        return binary_parts(j, r, 0, b.header_parts, p, NULL, end, &r.bound, simd)
+    if b.parts[0].size > end - p:
+        return binary_fail(j, end)
+    while step < last:
+        bits = number_big(p + step.offset, 8) if b.is_big else number_little(p + step.offset, 8) << step.shift
+        r.kept[step.kept] = <int64_t>bits >> step.shift if step.has_sign else <int64_t>(bits >> step.shift)
+        step += 1
+    return p + b.parts[0].size
+
+
 cdef inline const char* binary_next(
     slots* j, binary_reading* r, const char* start, const char* end, int* verdict, bint simd
 ) noexcept nogil:
@@ -480,7 +499,7 @@ cdef inline const char* binary_next(
     cdef const binary_record* record = b.records
     cdef const binary_record* last = record + b.n_records
     cdef const char* block = NULL
-    cdef const char* p = binary_parts(j, r, 0, b.header_parts, start, NULL, end, &r.bound, simd)
+    cdef const char* p = binary_header(j, r, start, end, simd)
     cdef const char* q = NULL
     cdef int64_t size
     if p == NULL:

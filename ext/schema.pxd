@@ -164,6 +164,7 @@ cdef struct binary:
     uint16_t n_records
     uint16_t header         # how many items, the first of all, stand in front of every record
     uint16_t header_parts   # the first of all parts
+    bint is_plain           # the header is one part, of which numbers are kept and nothing else is read
     uint8_t count           # bytes of the number of records in front of a frame; 0: a frame is one record
     uint8_t select          # these four are registers, all but the first may be NO_REGISTER
     uint8_t length          # bytes of the whole record

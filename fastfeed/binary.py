@@ -242,6 +242,7 @@ class _Layout:
         header: dict[str, int] = {}
         self.items = self.row(b.header, "", header, needed)
         _, header_parts = self.divide(0, len(b.header))
+        is_plain = header_parts == 1 and all(step["what"][0] == _STEP_KEEP for step in self.steps)
         records = [
             self.record(value, items, dict(header), needed)
             for key, items in b.records.items()
@@ -255,7 +256,7 @@ class _Layout:
             "columns": self.columns,
             "parts": self.parts,
             "steps": self.steps,
-            "header": (len(b.header), header_parts),
+            "header": (len(b.header), header_parts, is_plain and self.parts[0][3] == _NO_NODE),
             "count": _length(b.count, "count"),
             "registers": tuple(_NO_REGISTER if n is None else self.registers["", n] for n in lengths),
             "newest": 0 if b.version is None else b.version[1],
