@@ -583,8 +583,8 @@ def test_a_random_schema_reads_random_documents_as_the_oracle_does(seed):
 
 PLACES = ["A", 1.5, 2, True, 7, msgpack.Timestamp(1700000000, 5), ["x"], "y"]
 OTHERS = [
-    "B", "", "1.5", "x" * 40, 0, 5, -3, 2**63, 1.25, -0.0, math.nan, math.inf, True, False, None, [], {}, ["s"], {"p": 1},
-    [[1], {"t": 2}], msgpack.Timestamp(5, 0), msgpack.Timestamp(2**40, 1), b"raw", msgpack.ExtType(3, b"xx"),
+    "B", "", "1.5", "x" * 40, 0, 5, -3, 2**63, 1.25, -0.0, math.nan, math.inf, True, False, None, [], {}, ["s"],
+    {"p": 1}, [[1], {"t": 2}], msgpack.Timestamp(5, 0), msgpack.Timestamp(2**40, 1), b"raw", msgpack.ExtType(3, b"xx"),
 ]  # fmt: skip
 
 
