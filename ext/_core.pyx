@@ -346,7 +346,7 @@ cdef int _binary(binary* b, dict source) except -1:
     cdef Py_ssize_t i
     b.n_columns = source["width"]
     b.n_records = len(records)
-    b.header, b.header_parts = source["header"]
+    b.header, b.header_parts, b.is_plain = source["header"]
     b.count = source["count"]
     b.select, b.length, b.block, b.version = source["registers"]
     b.newest = source["newest"]
@@ -1429,7 +1429,7 @@ def check(payload, Program compiled not None, str name not None):
         raise MemoryError
     j.program = p
     if p.encoding == ENCODING_MSGPACK:
-        verdict = msgpack_frame(j, start, end, _is_simd())
+        verdict = msgpack_frame(j, NULL, start, end, _is_simd())
     elif p.encoding == ENCODING_BINARY:
         verdict = binary_frame(j, start, end, _is_simd())
     else:

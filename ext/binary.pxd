@@ -92,9 +92,8 @@ cdef inline const char* binary_length(
     else:
         size[0] = binary_load(b, p, item.prefix)
     p += item.block + item.prefix
-    if item.type != ITEM_GROUP and size[0] == 0:
-        return p
-    if count[0] and not 0 < size[0] <= <uint64_t>(end - p) // count[0]:
+    # Neither is of more than four bytes, so the product is exact. Elements without length would never end.
+    if size[0] * count[0] > <uint64_t>(end - p) or (count[0] and size[0] == 0 and item.type == ITEM_GROUP):
         return binary_fail(j, p)
     return p
 
@@ -132,7 +131,7 @@ cdef inline const char* binary_items(
             p = block
             item += 1
             continue
-        if size > <uint64_t>(end - p) and count:
+        elif size > <uint64_t>(end - p):
             return binary_fail(j, end)
         if item.type == ITEM_GROUP:
             if item.has_text and not binary_texts(j, b, item, p, <uint32_t>size, <uint32_t>count):
@@ -310,6 +309,10 @@ cdef inline bint binary_steps(
             wrong |= step.has_sign and whole == INT64_MIN
         elif operation == STEP_KEEP:
             r.kept[step.kept] = whole if step.has_sign else <int64_t>(bits >> step.shift)
+        elif operation == STEP_SIDE:
+            bound.fields.side_text = NULL
+            bound.fields.side_size = <uint32_t>(bits >> step.shift)
+            wrong |= bound.fields.side_size > 1
         elif operation == STEP_FLOAT:
             number = number_real(bits >> step.shift, 8 - (step.shift >> 3))
             numbers[step.field] = number
@@ -352,8 +355,6 @@ cdef inline const char* binary_tail(
             bound.array = p
             bound.size = <uint32_t>size
             bound.count = <uint32_t>count
-    elif size > <uint64_t>(end - p):
-        return binary_fail(j, end)
     elif item.type == ITEM_TEXT and item.field == FIELD_SYMBOL:
         fault = scan_text_fault(p, p + size)
         if fault != NULL:
@@ -468,6 +469,25 @@ cdef inline int binary_straight(
     return DATA
 
 
+cdef inline const char* binary_header(
+    slots* j, binary_reading* r, const char* p, const char* end, bint simd
+) noexcept nogil:
+    """The numbers of the header that the layout needs; what follows it, or NULL."""
+    cdef const binary* b = r.layout
+    cdef const binary_step* step = b.steps
+    cdef const binary_step* last = step + b.parts[0].steps
+    cdef uint64_t bits
+    if not b.is_plain:
+        return binary_parts(j, r, 0, b.header_parts, p, NULL, end, &r.bound, simd)
+    if b.parts[0].size > end - p:
+        return binary_fail(j, end)
+    while step < last:
+        bits = number_big(p + step.offset, 8) if b.is_big else number_little(p + step.offset, 8) << step.shift
+        r.kept[step.kept] = <int64_t>bits >> step.shift if step.has_sign else <int64_t>(bits >> step.shift)
+        step += 1
+    return p + b.parts[0].size
+
+
 cdef inline const char* binary_next(
     slots* j, binary_reading* r, const char* start, const char* end, int* verdict, bint simd
 ) noexcept nogil:
@@ -479,7 +499,7 @@ cdef inline const char* binary_next(
     cdef const binary_record* record = b.records
     cdef const binary_record* last = record + b.n_records
     cdef const char* block = NULL
-    cdef const char* p = binary_parts(j, r, 0, b.header_parts, start, NULL, end, &r.bound, simd)
+    cdef const char* p = binary_header(j, r, start, end, simd)
     cdef const char* q = NULL
     cdef int64_t size
     if p == NULL:

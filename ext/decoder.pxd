@@ -14,10 +14,10 @@ from json cimport json_frame, json_learn
 from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_STEPS, ff_fields, layout, layout_kernel
 from liveness cimport liveness, liveness_touch
 from message cimport message_finish
-from msgpack cimport msgpack_frame
+from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
 from ring cimport ring, ring_publish
 from scan cimport FF_PADDING
-from schema cimport ENCODING_BINARY, ENCODING_JSON, program, schema_message
+from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_control, slots_grow, slots_reset
 from streams cimport numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_open
@@ -50,6 +50,7 @@ cdef struct decoder:
     uint32_t n_layouts
     int32_t credit            # below zero, prediction rests for as many frames
     slot* trace
+    msgpack_plans* plans      # of ENCODING_MSGPACK
     char* scratch             # a padded copy of a frame that cannot be read in place
     size_t scratch_size
     histogram lag             # event time to receipt, in ns
@@ -85,6 +86,11 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.watch.lag = &d.lag
     d.watch.ticks = &d.ticks
     d.trace = <slot*>calloc(LAYOUT_STEPS, sizeof(slot))
+    if p.encoding == ENCODING_MSGPACK:
+        d.plans = <msgpack_plans*>calloc(1, sizeof(msgpack_plans))
+        if d.plans == NULL:
+            return False
+        d.plans.credit = PLAN_CREDIT
     return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL
 
 
@@ -97,6 +103,7 @@ cdef inline void decoder_close(decoder* d) noexcept nogil:
     streams_close(&d.streams)
     watch_close(&d.watch)
     free(d.trace)
+    free(d.plans)
     free(d.scratch)
 
 
@@ -320,7 +327,7 @@ cdef inline int decoder_other(
     if d.program.encoding == ENCODING_BINARY:
         verdict = binary_frame(&d.slots, p, end, d.simd)
     else:
-        verdict = msgpack_frame(&d.slots, p, end, d.simd)
+        verdict = msgpack_frame(&d.slots, d.plans, p, end, d.simd)
     return decoder_settle(d, verdict, recv_ns, mono_ns, source)
 
 

@@ -5,14 +5,17 @@ false timestamp. A map is what an object is in JSON, an array an array; numbers 
 (scan.h); nothing here is interned, published or counted.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from message cimport message_at, message_find, message_is_array, message_price, message_take
+from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
+from message cimport (
+    message_at, message_close, message_find, message_is_array, message_open, message_price, message_put, message_take,
+)
 from number cimport number_big, number_real, number_signed
-from scan cimport scan_text_fault
+from scan cimport scan_load8, scan_text_fault
 from schema cimport *
 from slots cimport *
-from tick cimport FF_CONTROL
+from tick cimport FF_CONTROL, FF_LEVEL
 
 
 cdef enum:
@@ -22,6 +25,39 @@ cdef enum:
 cdef enum msgpack_sort:
     SORT_NONE, SORT_NIL, SORT_FALSE, SORT_TRUE, SORT_UNSIGNED, SORT_SIGNED, SORT_REAL
     SORT_TEXT, SORT_BYTES, SORT_EXTENSION, SORT_ARRAY, SORT_MAP
+
+cdef enum plan_action:
+    PLAN_NONE, PLAN_TAKE
+    PLAN_SKIP    # any value of a key nobody knows
+    PLAN_SCALAR  # a value of a known key that this message does not take: an array there would make it another
+
+cdef enum:
+    PLANS = 4             # remembered at a time
+    PLAN_CREDIT = 64      # maps a good record lets plans fail in a row
+    PLAN_ROOM = 1024 - 64  # depth at which a skipped value starts: deeper ones are left to the parser
+
+cdef struct msgpack_step:
+    uint64_t literal[2]  # the bytes before the value: keys and heads
+    uint64_t mask[2]     # which of them count
+    uint8_t size         # how many they are
+    uint8_t action       # PLAN_*
+    uint8_t field        # of `want`
+    uint8_t take         # its action
+    const schema_field* want
+
+cdef struct msgpack_plan:  # a map as it has been seen before: read without looking up a key
+    msgpack_step step[64]
+    uint32_t steps
+    uint16_t message
+    bint is_element        # of an array that is the frame; else the whole frame
+
+cdef struct msgpack_plans:
+    msgpack_plan draft
+    msgpack_plan plan[4]
+    uint8_t order[4]       # in which they are tried: the latest right one first
+    uint32_t count
+    int32_t credit         # below zero, plans rest for as many maps
+    slot trace[64]         # the values of the map being learned, each with its bytes
 
 cdef struct msgpack_head:
     uint8_t sort
@@ -133,18 +169,11 @@ cdef inline const char* msgpack_time(
     return p + size
 
 
-cdef inline const char* msgpack_value(
-    slots* j, const char* p, const char* end, uint32_t node, int depth, bint simd
+cdef inline const char* msgpack_scalar(
+    slots* j, const char* p, const char* q, const char* end, const msgpack_head* h, slot* s, bint wanted
 ) noexcept nogil:
-    """Any value. Its slot is noted when a node is given; NO_NODE only checks it. `depth`: containers open around it."""
-    cdef slot unwanted
-    cdef slot* s = &unwanted
-    cdef msgpack_head h
-    cdef const char* q = msgpack_open(j, p, end, &h)
-    if q == NULL:
-        return NULL
-    if node != NO_NODE:
-        s = slots_claim(j, node)
+    """The rest of a value that is no container: its head is from p to q. Its slot is complete only if wanted."""
+    cdef const char* text
     if h.sort == SORT_REAL:
         s.type = SLOT_REAL
         s.value.real = number_real(h.value, <uint32_t>(q - p - 1))
@@ -155,20 +184,10 @@ cdef inline const char* msgpack_value(
         s.type = SLOT_INTEGER
         s.value.unsigned = h.value
     elif h.sort == SORT_TEXT:
-        p = q
-        q = msgpack_text(j, p, end, h.value)
-        if q != NULL and node != NO_NODE and not slots_string(j, s, p, <uint32_t>h.value):
+        text = q
+        q = msgpack_text(j, text, end, h.value)
+        if q != NULL and wanted and not slots_string(j, s, text, <uint32_t>h.value):
             return msgpack_fail(j, p)
-    elif h.sort == SORT_ARRAY:
-        s.type = SLOT_ARRAY
-        s.start = p
-        if node != NO_NODE and j.program.nodes[node].levels:
-            return msgpack_levels(j, q, end, h.value, s, depth + 1, simd)
-        return msgpack_array(j, q, end, h.value, node, depth + 1, simd)
-    elif h.sort == SORT_MAP:
-        s.type = SLOT_OBJECT
-        s.start = p
-        return msgpack_map(j, q, end, h.value, node, depth + 1, simd)
     elif h.sort == SORT_EXTENSION:
         s.type = SLOT_OPAQUE
         if h.value >= <uint64_t>(end - q):
@@ -185,6 +204,44 @@ cdef inline const char* msgpack_value(
         s.type = SLOT_NULL
     else:
         s.type = SLOT_TRUE if h.sort == SORT_TRUE else SLOT_FALSE
+    return q
+
+
+cdef inline const char* msgpack_value(
+    slots* j, const char* p, const char* end, uint32_t node, int depth, bint simd
+) noexcept nogil:
+    """Any value. Its slot is noted when a node is given; NO_NODE only checks it. `depth`: containers open around it."""
+    cdef slot unwanted
+    cdef slot* s = &unwanted
+    cdef slot* trace = j.trace
+    cdef msgpack_head h
+    cdef const char* q = msgpack_open(j, p, end, &h)
+    if q == NULL:
+        return NULL
+    if node != NO_NODE:
+        s = slots_claim(j, node)
+    if h.sort < SORT_ARRAY:
+        q = msgpack_scalar(j, p, q, end, &h, s, node != NO_NODE)
+    else:
+        s.type = SLOT_ARRAY if h.sort == SORT_ARRAY else SLOT_OBJECT
+        s.start = p
+        if node == NO_NODE:
+            j.trace = NULL  # what nobody knows is one value, whatever it holds
+        if h.sort == SORT_MAP:
+            q = msgpack_map(j, q, end, h.value, node, depth + 1, simd)
+        elif node != NO_NODE and j.program.nodes[node].levels:
+            q = msgpack_levels(j, q, end, h.value, s, depth + 1, simd)
+        else:
+            q = msgpack_array(j, q, end, h.value, node, depth + 1, simd)
+        j.trace = trace
+        if node != NO_NODE:
+            return q
+    if trace != NULL and q != NULL:
+        if j.traced < LAYOUT_STEPS:
+            trace[j.traced].start = p
+            trace[j.traced].size = <uint32_t>(q - p)
+            trace[j.traced].node = <uint16_t>node
+        j.traced += 1
     return q
 
 
@@ -281,6 +338,7 @@ cdef inline bint msgpack_each(slots* j, uint16_t message, uint32_t link, const c
     cdef msgpack_head h
     cdef const char* p
     cdef uint64_t _i
+    j.trace = NULL
     if array == NULL:
         return True
     if not message_is_array(array):
@@ -322,10 +380,236 @@ cdef inline int msgpack_message(
     return UNKNOWN
 
 
-cdef inline int msgpack_elements(
-    slots* j, const char* p, const char* end, uint32_t root, uint16_t first, int depth, const char** rest, bint simd
+# ---- plans: maps that look like one seen before ----
+
+cdef inline bint msgpack_literal(msgpack_plan* plan, const char* p, const char* end) noexcept nogil:
+    """Append the bytes from p to end as steps of at most 16 of them; False if there is no room."""
+    cdef msgpack_step* step
+    cdef uint32_t n, i
+    while True:
+        if plan.steps == LAYOUT_STEPS:
+            return False
+        step = &plan.step[plan.steps]
+        plan.steps += 1
+        n = <uint32_t>(end - p) if end - p < 16 else 16
+        step.size = <uint8_t>n
+        step.action = PLAN_NONE
+        for i in range(2):
+            step.literal[i] = scan_load8(p + 8 * i)
+            step.mask[i] = <uint64_t>-1
+            if n < 8 * i + 8:
+                step.mask[i] = (<uint64_t>1 << (8 * (n - 8 * i))) - 1 if n > 8 * i else 0
+        p += n
+        if p == end:
+            return True
+
+
+cdef inline bint msgpack_learn(
+    const slots* j, uint32_t before, const char* p, const char* end, bint is_element, msgpack_plan* plan
 ) noexcept nogil:
-    """Each element of the array at p as a message of its own; the highest verdict, or MALFORMED.
+    """Make the plan of the map just parsed, whose tick is `fields[before]`; False if it has none.
+
+    Whatever decides which message this is stays literal, and what is no value of a key, too.
+    """
+    cdef const schema_message* m
+    cdef const slot* s
+    cdef const char* mark = p
+    cdef msgpack_step* step
+    cdef const schema_field* want
+    cdef uint32_t i, k
+    if j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != before + 1:
+        return False
+    plan.message = j.fields[before].message
+    plan.is_element = is_element
+    plan.steps = 0
+    m = &j.program.messages[plan.message]
+    if m.n_each or m.kind == FF_LEVEL:
+        return False
+    for i in range(j.traced):
+        s = &j.trace[i]
+        want = NULL
+        for k in range(m.n_fields):
+            if s.node != NO_NODE and m.fields[k].node == s.node:
+                if want != NULL:
+                    return False  # two fields from one value
+                want = &m.fields[k]
+        if s.node != NO_NODE and j.program.matched[s.node]:
+            if want != NULL:
+                return False
+            continue
+        if not msgpack_literal(plan, mark, s.start):
+            return False
+        mark = s.start + s.size
+        step = &plan.step[plan.steps - 1]
+        step.want = want
+        step.action = PLAN_SKIP if s.node == NO_NODE else PLAN_SCALAR
+        if want != NULL:
+            step.action = PLAN_TAKE
+            step.field = want.field
+            step.take = want.action
+    return msgpack_literal(plan, mark, end)
+
+
+cdef inline const char* msgpack_run(
+    slots* j, const msgpack_plan* plan, const char* p, const char* end, bint simd
+) noexcept nogil:
+    """Read a map by a plan, its tick added; what follows the map, or NULL for a miss, which says nothing."""
+    cdef const schema_message* m = &j.program.messages[plan.message]
+    cdef const msgpack_step* step = plan.step
+    cdef const msgpack_step* last = step + plan.steps
+    cdef ff_fields* f = message_open(j, plan.message)
+    cdef msgpack_head h
+    cdef const char* q
+    cdef slot s
+    cdef int64_t whole, event_ns = 0
+    cdef uint32_t size
+    cdef uint8_t code
+    s.node = NO_NODE
+    if f == NULL:
+        return NULL
+    f.time_text = NULL
+    while step < last:
+        if ((scan_load8(p) ^ step.literal[0]) & step.mask[0]) | ((scan_load8(p + 8) ^ step.literal[1]) & step.mask[1]):
+            return NULL
+        p += step.size
+        if step.action == PLAN_NONE:
+            step += 1
+            continue
+        if p >= end:
+            return NULL
+        code = <uint8_t>p[0]
+        if code == 0xCB and step.action == PLAN_TAKE and step.take == TAKE_PRICE:
+            s.value.real = number_real(number_big(p + 1, 8), 8)
+            if not s.value.real - s.value.real == 0:
+                return NULL
+            f.number[step.field] = s.value.real
+            f.present |= <uint16_t>(1 << step.field)
+            p += 9
+        elif code == 0xCB and step.action != PLAN_TAKE:
+            p += 9
+        elif (code < 0x80 or 0xCC <= code <= 0xCF) and (
+            step.action != PLAN_TAKE or step.take != TAKE_TEXT or step.field == FIELD_TIME
+        ):
+            whole = code
+            if code >= 0x80:
+                size = <uint32_t>1 << (code - 0xCC)
+                whole = <int64_t>number_big(p + 1, size)
+                p += size
+            p += 1
+            if step.action == PLAN_TAKE:
+                if whole < 0 or (step.field == FIELD_TIME and m.unit == UNIT_ISO):
+                    return NULL
+                if step.take == TAKE_PRICE:
+                    f.number[step.field] = <double>whole
+                else:
+                    f.integer[step.field - FIELD_SEQ] = whole
+                f.present |= <uint16_t>(1 << step.field)
+        elif code & 0xE0 == 0xA0 and (step.field == FIELD_SYMBOL or step.action == PLAN_SKIP):
+            q = p + 1 + (code & 31)
+            if q > end or scan_text_fault(p + 1, q) != NULL:
+                return NULL
+            if step.action == PLAN_TAKE:
+                f.symbol = p + 1
+                f.symbol_size = code & 31
+                f.present |= <uint16_t>(1 << FIELD_SYMBOL)
+            p = q
+        elif step.action == PLAN_SKIP:
+            p = msgpack_value(j, p, end, NO_NODE, PLAN_ROOM, simd)
+            if p == NULL:
+                return NULL
+        else:
+            q = msgpack_open(j, p, end, &h)
+            if q == NULL or h.sort >= SORT_ARRAY:
+                return NULL
+            p = msgpack_scalar(j, p, q, end, &h, &s, step.want != NULL)
+            if p == NULL:
+                return NULL
+            if step.want != NULL and not message_put(j, m, step.want, &s, f, &event_ns, simd):
+                return NULL
+        step += 1
+    if p > end or not message_close(j, m, f, event_ns, simd):
+        return NULL
+    j.messages += 1
+    return p
+
+
+cdef inline const char* msgpack_planned(
+    slots* j, msgpack_plans* plans, const char* p, const char* end, bint is_element, bint simd
+) noexcept nogil:
+    """Try the remembered plans on the map at p, the latest right one first; NULL if none fits."""
+    cdef uint32_t i
+    cdef const msgpack_plan* plan
+    cdef const char* q
+    j.trace = NULL
+    if plans == NULL:
+        return NULL
+    if plans.credit < 0:
+        plans.credit += 1
+        return NULL
+    for i in range(plans.count):
+        plan = &plans.plan[plans.order[i]]
+        if plan.is_element != is_element:
+            continue
+        q = msgpack_run(j, plan, p, end, simd)
+        if q == NULL or (not is_element and q != end):
+            continue
+        if i:
+            plans.order[i], plans.order[0] = plans.order[0], plans.order[i]
+        plans.credit = PLAN_CREDIT
+        return q
+    j.fail = NULL
+    if plans.count:
+        plans.credit -= 1
+        if plans.credit < 0:
+            plans.credit = -16 * PLAN_CREDIT
+    j.trace = plans.trace
+    j.traced = 0
+    j.repeated = False
+    return NULL
+
+
+cdef inline void msgpack_remember(
+    slots* j, msgpack_plans* plans, uint32_t before, const char* p, const char* end, bint is_element
+) noexcept nogil:
+    """Learn the map just parsed, if it was traced, in the place of the plan longest unused."""
+    cdef uint32_t i
+    if plans == NULL or j.trace == NULL or not msgpack_learn(j, before, p, end, is_element, &plans.draft):
+        return
+    i = plans.order[PLANS - 1]
+    if plans.count < PLANS:
+        i = plans.count
+        plans.order[i] = <uint8_t>i
+        plans.count += 1
+    plans.plan[i] = plans.draft
+
+
+# ---- frames ----
+
+cdef inline int msgpack_elements(
+    slots* j, const char* p, const char* end, uint32_t root, uint16_t first, bint simd
+) noexcept nogil:
+    """Each element of the array at p, already checked, as a message of its own; the highest verdict."""
+    cdef int best = UNKNOWN
+    cdef int one
+    cdef msgpack_head h
+    cdef const char* q
+    cdef uint64_t _i
+    j.trace = NULL
+    p = msgpack_open(j, p, end, &h)
+    for _i in range(h.value):
+        slots_forget(j, root, j.program.nodes[root].end)
+        q = msgpack_value(j, p, end, root, 1, simd)
+        one = msgpack_message(j, p, q, first, end, simd)
+        if one > best:
+            best = one
+        p = q
+    return best
+
+
+cdef inline int msgpack_batch(
+    slots* j, msgpack_plans* plans, const char* p, const char* end, const char** rest, bint simd
+) noexcept nogil:
+    """A frame that is an array, each element a message; the highest verdict, or MALFORMED.
 
     Only once is it read: an element's fields are taken while its slots are there. `rest` is what follows the array.
     """
@@ -334,18 +618,22 @@ cdef inline int msgpack_elements(
     cdef msgpack_head h
     cdef const char* q
     cdef uint64_t _i
+    cdef uint32_t before
     p = msgpack_open(j, p, end, &h)
     if p == NULL:
         return MALFORMED
     for _i in range(h.value):
-        if root == 0:
-            slots_clear(j)
-        else:
-            slots_forget(j, root, j.program.nodes[root].end)
-        q = msgpack_value(j, p, end, root, depth, simd)
+        q = msgpack_planned(j, plans, p, end, True, simd)
+        one = DATA
         if q == NULL:
-            return MALFORMED
-        one = msgpack_message(j, p, q, first, end, simd)
+            slots_clear(j)
+            before = j.n_fields
+            q = msgpack_value(j, p, end, 0, 1, simd)
+            if q == NULL:
+                return MALFORMED
+            one = msgpack_message(j, p, q, 0, end, simd)
+            if one == DATA:
+                msgpack_remember(j, plans, before, p, q, True)
         if one > best:
             best = one
         p = q
@@ -353,7 +641,7 @@ cdef inline int msgpack_elements(
     return best
 
 
-cdef inline int msgpack_frame(slots* j, const char* p, const char* end, bint simd) noexcept nogil:
+cdef inline int msgpack_frame(slots* j, msgpack_plans* plans, const char* p, const char* end, bint simd) noexcept nogil:
     """Parse a padded frame and take its messages. The verdict.
 
     The rest is in `fields`, `levels`, `controls`, `messages`, `fail`.
@@ -363,11 +651,17 @@ cdef inline int msgpack_frame(slots* j, const char* p, const char* end, bint sim
     cdef int found = UNKNOWN
     slots_begin(j)
     if is_array and not j.program.positional:
-        found = msgpack_elements(j, p, end, 0, 0, 1, &q, simd)
+        found = msgpack_batch(j, plans, p, end, &q, simd)
+    elif not is_array and msgpack_planned(j, plans, p, end, False, simd) != NULL:
+        return DATA
     else:
+        if is_array:
+            j.trace = NULL
         q = msgpack_value(j, p, end, 0, 0, simd)
         if q == end:
             found = msgpack_whole(j, p, end, is_array, simd)
+            if found == DATA and not is_array:
+                msgpack_remember(j, plans, 0, p, end, False)
     if found != MALFORMED and q != NULL and q != end:
         msgpack_fail(j, q)
     if found == MALFORMED or q != end:
@@ -381,7 +675,6 @@ cdef inline int msgpack_frame(slots* j, const char* p, const char* end, bint sim
 
 cdef inline int msgpack_whole(slots* j, const char* p, const char* end, bint is_array, bint simd) noexcept nogil:
     """The verdict on a value read whole: one message, or an array of them, bare or in the envelope."""
-    cdef const char* rest
     cdef const slot* payload = message_at(j, j.program.envelope)
     cdef int found = UNKNOWN
     if is_array:
@@ -389,9 +682,9 @@ cdef inline int msgpack_whole(slots* j, const char* p, const char* end, bint is_
         if found != UNKNOWN:
             return found
         j.messages = 0
-        return msgpack_elements(j, p, end, 0, 0, 1, &rest, simd)
+        return msgpack_elements(j, p, end, 0, 0, simd)
     if payload != NULL and payload.type == SLOT_OBJECT:
         return msgpack_message(j, p, end, j.program.n_messages, end, simd)
     if payload != NULL and payload.type == SLOT_ARRAY:
-        return msgpack_elements(j, payload.start, end, payload.node, j.program.n_messages, 1, &rest, simd)
+        return msgpack_elements(j, payload.start, end, payload.node, j.program.n_messages, simd)
     return msgpack_message(j, p, end, 0, end, simd)

@@ -38,8 +38,9 @@ cdef enum step_operation:
     STEP_MANTISSA  # a mantissa of eight bytes, the least significant first, its exponent in `scale`
     STEP_DECIMAL   # any signed mantissa, its exponent in `scale`, or `exponent`
     STEP_FLOAT
-    STEP_WHOLE     # a signed number as a price
-    STEP_COUNT     # a signed number as it is
+    STEP_WHOLE     # a whole number as a price
+    STEP_COUNT     # a whole number as it is
+    STEP_SIDE      # a bool as the side
     STEP_ITEM      # whatever else: as an item is read
 
 cdef enum:
@@ -163,6 +164,7 @@ cdef struct binary:
     uint16_t n_records
     uint16_t header         # how many items, the first of all, stand in front of every record
     uint16_t header_parts   # the first of all parts
+    bint is_plain           # the header is one part, of which numbers are kept and nothing else is read
     uint8_t count           # bytes of the number of records in front of a frame; 0: a frame is one record
     uint8_t select          # these four are registers, all but the first may be NO_REGISTER
     uint8_t length          # bytes of the whole record

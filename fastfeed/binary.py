@@ -22,8 +22,8 @@ _NUMBERS: Final[dict[str, tuple[int, int]]] = {
     "f64": (_REAL, 8),
     "bool": (_BOOL, 1),
 }
-_STEP_KEEP, _STEP_MANTISSA, _STEP_DECIMAL, _STEP_FLOAT, _STEP_WHOLE, _STEP_COUNT, _STEP_ITEM = range(7)
-_PRICE, _INTEGER, _TIME = 0, 1, 11  # two actions and a field
+_STEP_KEEP, _STEP_MANTISSA, _STEP_DECIMAL, _STEP_FLOAT, _STEP_WHOLE, _STEP_COUNT, _STEP_SIDE, _STEP_ITEM = range(8)
+_PRICE, _INTEGER, _TIME, _SIDE = 0, 1, 11, 13  # two actions and two fields
 _LENGTHS: Final = {"u8": 1, "u16": 2, "u32": 4}
 _NO_NODE: Final = 0xFFFF
 _NO_MESSAGE: Final = 0xFFFF
@@ -242,6 +242,7 @@ class _Layout:
         header: dict[str, int] = {}
         self.items = self.row(b.header, "", header, needed)
         _, header_parts = self.divide(0, len(b.header))
+        is_plain = header_parts == 1 and all(step["what"][0] == _STEP_KEEP for step in self.steps)
         records = [
             self.record(value, items, dict(header), needed)
             for key, items in b.records.items()
@@ -255,7 +256,7 @@ class _Layout:
             "columns": self.columns,
             "parts": self.parts,
             "steps": self.steps,
-            "header": (len(b.header), header_parts),
+            "header": (len(b.header), header_parts, is_plain and self.parts[0][3] == _NO_NODE),
             "count": _length(b.count, "count"),
             "registers": tuple(_NO_REGISTER if n is None else self.registers["", n] for n in lengths),
             "newest": 0 if b.version is None else b.version[1],
@@ -312,6 +313,8 @@ class _Layout:
                 operation = _STEP_WHOLE if not scaled else _STEP_DECIMAL if type_ == _SIGNED else _STEP_ITEM
             elif whole and not scaled and (action == _INTEGER or (field_ == _TIME and not self.is_iso)):
                 operation = _STEP_COUNT
+            elif type_ == _BOOL and field_ == _SIDE:
+                operation = _STEP_SIDE
         if field_ == _NO_FIELD[0] and kept == _NO_REGISTER and type_ != _TEXT:
             return 0
         if operation == _STEP_DECIMAL and size == 8 and scale != _NO_REGISTER and self.binary.order == "little":

@@ -116,7 +116,7 @@ HEADERS: dict[str, set[str]] = {
         "tick",
     },
     "json": {"layout", "message", "scan", "schema", "slots", "tick"},
-    "msgpack": {"message", "number", "scan", "schema", "slots", "tick"},
+    "msgpack": {"layout", "message", "number", "scan", "schema", "slots", "tick"},
     "binary": {"layout", "message", "number", "scan", "schema", "slots", "tick"},
 }
 # Where they all meet.

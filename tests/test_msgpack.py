@@ -579,3 +579,44 @@ def test_a_random_schema_reads_random_documents_as_the_oracle_does(seed):
             assert decoder.decode(payload, recv_ns=recv_ns) == expected, (kernel, schema.messages, payload)
     for kernel, decoder in decoders.items():
         assert_same(decoder, rings[kernel].read(), oracle)
+
+
+PLACES = ["A", 1.5, 2, True, 7, msgpack.Timestamp(1700000000, 5), ["x"], "y"]
+OTHERS = [
+    "B", "", "1.5", "x" * 40, 0, 5, -3, 2**63, 1.25, -0.0, math.nan, math.inf, True, False, None, [], {}, ["s"],
+    {"p": 1}, [[1], {"t": 2}], msgpack.Timestamp(5, 0), msgpack.Timestamp(2**40, 1), b"raw", msgpack.ExtType(3, b"xx"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("shape", ["bare", "element", "enveloped", "element of an envelope"])
+def test_what_was_learned_from_one_map_reads_no_other_wrongly(place, shape):
+    """Each place of a map, seen many times with its usual value, then with values of every other type, and cut."""
+    schema = Schema(
+        Message("control", match={"z": "stop"}),
+        Message("trade", match={"z": 9}, each="w", symbol="^.s", price="p"),
+        Message("trade", has=("z",), symbol="s", price="p", size="q", side="m", seq="t", event_time=("T", "s")),
+        envelope="data",
+        encoding="msgpack",
+    )
+    wrap = {
+        "bare": lambda body: body,
+        "element": lambda body: [body, body],
+        "enveloped": lambda body: {"stream": "x", "data": body},
+        "element of an envelope": lambda body: {"data": [body]},
+    }[shape]
+    oracle, decoders = Oracle(schema, unpack), kernels.decoders(schema, max_symbols=256)
+    rings = {kernel: decoder.ring.reader() for kernel, decoder in decoders.items()}
+    keys = ["s", "p", "q", "m", "t", "T", "w", "z"]
+    payloads = []
+    for number, other in enumerate([*OTHERS, 9, "stop"]):
+        usual = [*PLACES[:4], number + 7, *PLACES[5:]]
+        for values in (usual, usual, [*usual[:place], other, *usual[place + 1 :]]):
+            payloads.append(msgpack.packb(wrap(dict(zip(keys, values, strict=True)))))
+        payloads += [payloads[-1][:-1], payloads[-1] + b"\0"]
+    for payload in payloads:
+        expected = oracle.decode(payload, 1)
+        for kernel, decoder in decoders.items():
+            assert decoder.decode(payload, recv_ns=1) == expected, (kernel, payload)
+    for kernel, decoder in decoders.items():
+        assert_same(decoder, rings[kernel].read(), oracle)
