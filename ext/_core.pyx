@@ -3,7 +3,8 @@
 """The handles Python holds on the machine room: Clock, Program, PriceTable, TickRing, their readers, Decoder.
 
 Thin: every handle owns one struct of a header and turns status codes into exceptions, arrays and dicts. No asyncio, no
-logging, no provider.
+logging, no provider. Without the interpreter's lock, whatever changes a table holds the lock of that PriceTable object
+(the critical sections below, nothing elsewhere), a reader its own; reading prices takes none.
 """
 
 import os
@@ -31,6 +32,9 @@ from json cimport json_frame
 from layout cimport FIELD_SEQ, ff_fields, layout_choice, layout_kernels
 from message cimport message_most, message_scale
 from msgpack cimport msgpack_frame
+from order cimport (
+    order_get8, order_get64, order_load32, order_load64, order_scan8, order_scan64, order_set32, order_set64,
+)
 from liveness cimport (
     REQUIRED, liveness, liveness_age, liveness_at, liveness_close, liveness_forget, liveness_mask, liveness_oldest,
     liveness_open, liveness_sweep,
@@ -50,7 +54,7 @@ from streams cimport GAPS, SOURCES, gap
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_open
 from table cimport (
     table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_judge, table_mark,
-    table_open, table_pending, table_reader, table_ready, table_received,
+    table_open, table_pending, table_reader, table_ready,
 )
 from tick cimport FF_CONTROL, FF_LEVEL, FF_QUOTE, FF_SNAPSHOT, FF_TRADE
 from tick cimport ff_row as row_t
@@ -70,6 +74,16 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int clock, timespec* t)
     enum:
         CLOCK_MONOTONIC, CLOCK_REALTIME
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FF_FREE_THREADED 1
+    #else
+    #define FF_FREE_THREADED 0
+    #endif
+    """
+    const bint FF_FREE_THREADED
 
 cdef extern from *:
     """
@@ -159,10 +173,10 @@ cdef class Clock:
         # UTC is the monotonic clock plus an offset that is looked up again every millisecond: one system clock is
         # read instead of two, and a stepped wall clock is noticed that soon.
         mono_ns[0] = self.mono()
-        if self.is_manual or not 0 <= mono_ns[0] - self.offset_read_ns < 1000000:
-            self.offset_read_ns = mono_ns[0]
-            self.offset_ns = self.utc() - mono_ns[0]
-        utc_ns[0] = mono_ns[0] + self.offset_ns
+        if self.is_manual or not 0 <= mono_ns[0] - <int64_t>order_get64(&self.offset_read_ns) < 1000000:
+            order_set64(&self.offset_read_ns, mono_ns[0])
+            order_set64(&self.offset_ns, self.utc() - mono_ns[0])
+        utc_ns[0] = mono_ns[0] + <int64_t>order_get64(&self.offset_ns)
 
     cdef int64_t mono(self) noexcept nogil:
         return self.manual_mono_ns if self.is_manual else _now(CLOCK_MONOTONIC)
@@ -423,7 +437,13 @@ cdef class _Name:
         return True
 
 
-cdef inline uint32_t _find(symbols* s, str symbol) except? 0xFFFFFFFF:
+cdef inline uint32_t _find(PriceTable prices, str symbol) except? 0xFFFFFFFF:
+    """Its id; NO_SYMBOL too while its row has not begun."""
+    cdef uint32_t found = _named(<symbols*>prices._symbols, symbol)
+    return found if found < order_load32(&(<table*>prices._table).count) else <uint32_t>NO_SYMBOL
+
+
+cdef inline uint32_t _named(symbols* s, str symbol) except? 0xFFFFFFFF:
     cdef char small[64 + 64]
     cdef Py_ssize_t n
     cdef const char* text = PyUnicode_AsUTF8AndSize(symbol, &n)
@@ -464,7 +484,7 @@ cdef inline bint _fresh(
     const table* t, const liveness* l, uint32_t symbol_id, int64_t max_age_ns, int channel, int64_t now
 ) noexcept nogil:
     cdef int64_t age
-    if t.doubtful[symbol_id]:
+    if order_get8(&t.doubtful[symbol_id]):
         return False
     age = liveness_age(l, symbol_id, channel, now) if channel >= 0 else liveness_oldest(l, symbol_id, now)
     return 0 <= age <= max_age_ns
@@ -490,6 +510,7 @@ cdef class PriceTable:
         if not (table_open(<table*>self._table, max_symbols) and symbols_open(<symbols*>self._symbols, max_symbols)
                 and liveness_open(<liveness*>self._liveness, max_symbols, p.n_channels, compiled.priced)):
             raise MemoryError
+        (<table*>self._table).shared = FF_FREE_THREADED
 
     def __dealloc__(self):
         if self._table != NULL:
@@ -507,10 +528,10 @@ cdef class PriceTable:
         free(self._liveness)
 
     def __len__(self):
-        return (<table*>self._table).count
+        return order_load32(&(<table*>self._table).count)
 
     def __contains__(self, symbol):
-        return isinstance(symbol, str) and _find(<symbols*>self._symbols, symbol) != NO_SYMBOL
+        return isinstance(symbol, str) and _find(self, symbol) != NO_SYMBOL
 
     def __getitem__(self, str symbol):
         """One torn-free row as a numpy void of PRICE_DTYPE; KeyError for a symbol that never appeared."""
@@ -533,13 +554,13 @@ cdef class PriceTable:
         are.
         """
         cdef table* t = <table*>self._table
-        return _lend(t.rows, t.count * sizeof(row_t), self, PRICE_DTYPE)
+        return _lend(t.rows, order_load32(&t.count) * sizeof(row_t), self, PRICE_DTYPE)
 
     @property
     def marks(self):
         """The side table of mark prices: read-only view, shape (symbols,), dtype MARK_DTYPE, indexed by symbol_id."""
         cdef table* t = <table*>self._table
-        return _lend(t.marks, t.count * sizeof(table_mark), self, MARK_DTYPE)
+        return _lend(t.marks, order_load32(&t.count) * sizeof(table_mark), self, MARK_DTYPE)
 
     @property
     def symbols(self):
@@ -549,11 +570,11 @@ cdef class PriceTable:
     @property
     def updates(self):
         """Ticks ever merged into a row."""
-        return (<table*>self._table).updates
+        return order_get64(&(<table*>self._table).updates)
 
     def id(self, str symbol):
         """The symbol's row number, or None."""
-        cdef uint32_t symbol_id = _find(<symbols*>self._symbols, symbol)
+        cdef uint32_t symbol_id = _find(self, symbol)
         return None if symbol_id == NO_SYMBOL else symbol_id
 
     def is_fresh(self, str symbol, double max_age, channel=None):
@@ -563,7 +584,7 @@ cdef class PriceTable:
 
         `max_age` in seconds. Without `channel`, every price channel required of the symbol must be that fresh.
         """
-        cdef uint32_t symbol_id = _find(<symbols*>self._symbols, symbol)
+        cdef uint32_t symbol_id = _find(self, symbol)
         if symbol_id == NO_SYMBOL:
             return False
         return self.fresh_row(symbol_id, _age_ns(max_age), -1 if channel is None else self._channel(channel))
@@ -571,20 +592,20 @@ cdef class PriceTable:
     def fresh(self, double max_age, channel=None):
         """`is_fresh` for every symbol: a bool array, one element per row of `array`."""
         cdef table* t = <table*>self._table
-        cdef object out = numpy.empty(t.count, numpy.bool_)
+        cdef uint32_t i, count = order_load32(&t.count)
+        cdef object out = numpy.empty(count, numpy.bool_)
         cdef Py_buffer view
-        cdef uint32_t i
         cdef int64_t max_age_ns = _age_ns(max_age)
         cdef int64_t now = self._clock.mono()
         cdef int number = -1 if channel is None else self._channel(channel)
         cdef uint8_t* mask
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
         mask = <uint8_t*>view.buf
-        for i in range(t.count):
-            mask[i] = t.doubtful[i] == 0
+        for i in range(count):
+            mask[i] = order_scan8(&t.doubtful[i]) == 0
         if max_age_ns < 0:
-            memset(mask, 0, t.count)
-        liveness_mask(<liveness*>self._liveness, t.count, now, max_age_ns, number, mask)
+            memset(mask, 0, count)
+        liveness_mask(<liveness*>self._liveness, count, now, max_age_ns, number, mask)
         PyBuffer_Release(&view)
         return out
 
@@ -593,15 +614,14 @@ cdef class PriceTable:
 
         Without `channel`, of the least fresh required one.
         """
-        cdef table* t = <table*>self._table
-        cdef object out = numpy.empty(t.count, numpy.float64)
+        cdef uint32_t i, count = order_load32(&(<table*>self._table).count)
+        cdef object out = numpy.empty(count, numpy.float64)
         cdef Py_buffer view
-        cdef uint32_t i
         cdef int number = -1 if channel is None else self._channel(channel)
         cdef int64_t now = self._clock.mono()
         cdef int64_t age
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-        for i in range(t.count):
+        for i in range(count):
             if number < 0:
                 age = liveness_oldest(<liveness*>self._liveness, i, now)
             else:
@@ -615,29 +635,27 @@ cdef class PriceTable:
 
         `leg` (0 or 1): by that leg, first or second, since the decoder began to arbitrate.
         """
-        cdef table* t = <table*>self._table
-        cdef object out = numpy.empty(t.count, numpy.int64)
+        cdef uint32_t i, count = order_load32(&(<table*>self._table).count)
+        cdef object out = numpy.empty(count, numpy.int64)
         cdef Py_buffer view
-        cdef uint32_t i
         cdef int number = self._channel(channel)
         cdef liveness* of = <liveness*>self._of_leg(leg)
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-        for i in range(t.count):
-            (<int64_t*>view.buf)[i] = liveness_at(of, i, number).mono_ns
+        for i in range(count):
+            (<int64_t*>view.buf)[i] = order_scan64(&liveness_at(of, i, number).mono_ns)
         PyBuffer_Release(&view)
         return out
 
     def usual_gaps(self, channel not None):
         """The learned 99th percentile of each symbol's inter-arrival times on a channel (s); NaN until two arrivals."""
-        cdef table* t = <table*>self._table
-        cdef object out = numpy.empty(t.count, numpy.float64)
+        cdef uint32_t i, count = order_load32(&(<table*>self._table).count)
+        cdef object out = numpy.empty(count, numpy.float64)
         cdef Py_buffer view
-        cdef uint32_t i
         cdef int number = self._channel(channel)
         cdef int64_t usual_ns
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-        for i in range(t.count):
-            usual_ns = liveness_at(<liveness*>self._liveness, i, number).usual_ns
+        for i in range(count):
+            usual_ns = order_scan64(&liveness_at(<liveness*>self._liveness, i, number).usual_ns)
             (<double*>view.buf)[i] = <double>usual_ns / 1e9 if usual_ns else float("nan")
         PyBuffer_Release(&view)
         return out
@@ -653,7 +671,6 @@ cdef class PriceTable:
         `leg` (0 or 1): what that leg brings, so that a mute leg shows although the other keeps the prices fresh. Each
         leg's silence is remembered apart.
         """
-        cdef table* t = <table*>self._table
         cdef uint32_t i
         cdef int number = self._channel(channel)
         cdef int changed
@@ -663,8 +680,9 @@ cdef class PriceTable:
         cdef int64_t ceiling_ns = _age_ns(ceiling)
         cdef list silent = [], heard = []
         cdef liveness* of = <liveness*>self._of_leg(leg)
-        for i in range(t.count):
-            changed = liveness_sweep(of, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
+        for i in range(order_load32(&(<table*>self._table).count)):
+            with cython.critical_section(self):
+                changed = liveness_sweep(of, i, number, now, fixed_ns, factor, floor_ns, ceiling_ns)
             if changed > 0:
                 silent.append(i)
             elif changed < 0:
@@ -673,7 +691,10 @@ cdef class PriceTable:
 
     def forget(self, str symbol, channel not None):
         """The channel's past arrivals no longer vouch for the symbol: not fresh until it delivers again."""
-        liveness_forget(<liveness*>self._liveness, self._id(symbol), self._channel(channel))
+        cdef uint32_t symbol_id = self._id(symbol)
+        cdef int number = self._channel(channel)
+        with cython.critical_section(self):
+            liveness_forget(<liveness*>self._liveness, symbol_id, number)
 
     def require(self, str symbol, channels):
         """From now on all these channels must be fresh for the symbol to be.
@@ -681,10 +702,13 @@ cdef class PriceTable:
         Channels that carry no prices do not count.
         """
         cdef uint32_t mask = 0
+        cdef uint32_t symbol_id
         for channel in channels:
             mask |= <uint32_t>1 << self._channel(channel)
         mask &= (<liveness*>self._liveness).priced
-        (<liveness*>self._liveness).wanted[self._id(symbol)] = mask | <uint32_t>REQUIRED
+        symbol_id = self._id(symbol)
+        with cython.critical_section(self):
+            order_set32(&(<liveness*>self._liveness).wanted[symbol_id], mask | <uint32_t>REQUIRED)
 
     def set_status(self, str symbol, int status):
         """Set what the symbol's prices are worth; the next tick makes it LIVE again."""
@@ -692,33 +716,41 @@ cdef class PriceTable:
             raise ConfigError(f"status {status!r}: use a fastfeed.Status")
         cdef table* t = <table*>self._table
         cdef uint32_t symbol_id = self._id(symbol)
-        table_judge(t, symbol_id, <uint8_t>status, t.rows[symbol_id].flags)
+        with cython.critical_section(self):
+            table_judge(t, symbol_id, <uint8_t>status, t.rows[symbol_id].flags)
 
     def repaired(self, str symbol):
         """The gap of this symbol has been dealt with: clear AFTER_GAP on its row."""
         cdef table* t = <table*>self._table
         cdef uint32_t symbol_id = self._id(symbol)
-        table_judge(t, symbol_id, t.rows[symbol_id].status, 0)
+        with cython.critical_section(self):
+            table_judge(t, symbol_id, t.rows[symbol_id].status, 0)
 
     def set_clock_offset(self, double seconds):
         """This machine's clock minus the provider's, taken off every event-time lag."""
-        (<liveness*>self._liveness).offset_ns = <int64_t>(seconds * 1e9)
+        with cython.critical_section(self):
+            (<liveness*>self._liveness).offset_ns = <int64_t>(seconds * 1e9)
 
-    def reader(self, max_age=None):
+    def reader(self, max_age=None, *, shared=False):
         """A consumer with a cursor of its own, starting at the present.
 
         `max_age` (seconds): older rows are dropped, counted.
+
+        `shared`: compiled code will drain it without the interpreter's lock while the decoder runs in another thread.
+        Ask before the decoder starts; every tick then costs a full fence, about 20 cycles. A free-threaded interpreter
+        always pays it.
         """
-        return PriceReader(self, max_age)
+        return PriceReader(self, max_age, shared=shared)
 
     def _catch_up(self):
         cdef symbols* s = <symbols*>self._symbols
         cdef uint32_t i
-        for i in range(len(self._names), s.count):
-            self._names.append(PyUnicode_DecodeUTF8(s.names[i], s.sizes[i], NULL))
+        with cython.critical_section(self):
+            for i in range(len(self._names), order_load32(&s.count)):
+                self._names.append(PyUnicode_DecodeUTF8(s.names[i], s.sizes[i], NULL))
 
     cdef uint32_t _id(self, str symbol) except? 0xFFFFFFFF:
-        cdef uint32_t symbol_id = _find(<symbols*>self._symbols, symbol)
+        cdef uint32_t symbol_id = _find(self, symbol)
         if symbol_id == NO_SYMBOL:
             raise KeyError(symbol)
         return symbol_id
@@ -750,13 +782,13 @@ cdef class PriceTable:
         return 0
 
     cdef bint row(self, uint32_t symbol_id, ff_row* out) noexcept nogil:
-        if symbol_id >= (<table*>self._table).count:
+        if symbol_id >= order_load32(&(<table*>self._table).count):
             return False
         table_copy(<table*>self._table, symbol_id, <row_t*>out)
         return True
 
     cdef bint fresh_row(self, uint32_t symbol_id, int64_t max_age_ns, int channel) noexcept nogil:
-        if symbol_id >= (<table*>self._table).count:
+        if symbol_id >= order_load32(&(<table*>self._table).count):
             return False
         return _fresh(
             <table*>self._table, <liveness*>self._liveness, symbol_id, max_age_ns, channel, self._clock.mono()
@@ -767,28 +799,41 @@ cdef class PriceTable:
 cdef class PriceReader:
     """One consumer of a `PriceTable`: the newest row of every symbol that changed since it last read, each once."""
 
-    def __cinit__(self, PriceTable prices not None, max_age=None):
+    def __cinit__(self, PriceTable prices not None, max_age=None, *, bint shared=False):
+        cdef bint attached
         self._prices = prices
         self._max_age_ns = -1 if max_age is None else _age_ns(max_age)
         if max_age is not None and self._max_age_ns < 0:
             raise ConfigError(f"max_age={max_age!r}: give seconds, at least 0, or None")
         self._reader = calloc(1, sizeof(table_reader))
-        if self._reader == NULL or not table_attach(<table*>prices._table, <table_reader*>self._reader):
+        if self._reader == NULL:
+            raise MemoryError
+        with cython.critical_section(prices):
+            if shared:
+                order_set32(&(<table*>prices._table).shared, True)
+            attached = table_attach(<table*>prices._table, <table_reader*>self._reader)
+        if not attached:
             raise MemoryError
 
     def __dealloc__(self):
         if self._reader != NULL:
             table_detach(<table*>self._prices._table, <table_reader*>self._reader)
         free(self._reader)
+        if self._held is not None:
+            PyBuffer_Release(&self._view)
 
     def close(self):
         """Release its memory; what it had not read counts as dropped. Idempotent."""
-        table_detach(<table*>self._prices._table, <table_reader*>self._reader)
+        with cython.critical_section(self, self._prices):
+            table_detach(<table*>self._prices._table, <table_reader*>self._reader)
 
     @property
     def ready(self):
         """Has anything changed since the last read?"""
-        return table_ready(<table*>self._prices._table, <table_reader*>self._reader)
+        cdef bint ready
+        with cython.critical_section(self):
+            ready = table_ready(<table*>self._prices._table, <table_reader*>self._reader)
+        return ready
 
     def read(self):
         """An owned array of PRICE_DTYPE, one row per changed symbol, `conflated` being what this reader skipped of it.
@@ -797,11 +842,14 @@ cdef class PriceReader:
         """
         cdef table_reader* c = <table_reader*>self._reader
         cdef table* t = <table*>self._prices._table
-        cdef uint64_t room = t.log_head - c.cursor if table_ready(t, c) else 0
+        cdef uint64_t room, count
         cdef object out
         cdef uint32_t n
-        if room > t.count or (room == 0 and table_ready(t, c)):
-            room = t.count  # the log has lapped this reader: any symbol may have changed
+        with cython.critical_section(self):
+            count = order_load32(&t.count)
+            room = order_load64(&t.log_head) - c.cursor if table_ready(t, c) else 0
+            if room > count or (room == 0 and table_ready(t, c)):
+                room = count  # the log has lapped this reader: any symbol may have changed
         out = numpy.empty(room, PRICE_DTYPE)
         n = self._into(out, room) if room else 0
         return out if n == room else out[:n].copy()
@@ -809,30 +857,58 @@ cdef class PriceReader:
     def drain(self, out not None):
         """Like `read`, into the caller's contiguous PRICE_DTYPE array; how many rows.
 
-        Call again while it comes back full.
+        Call again while it comes back full. The first array given is held as long as the reader lives, so that draining
+        into it again looks at nothing and allocates nothing.
         """
+        cdef uint32_t n
+        if out is self._held:
+            with cython.critical_section(self):
+                n = self.next_rows(<ff_row*>self._view.buf, <uint32_t>(self._view.len // <Py_ssize_t>sizeof(row_t)))
+            return n
         if not isinstance(out, numpy.ndarray):
             raise TypeError(f"drain needs a numpy array, not {type(out).__name__}")
         if out.dtype != PRICE_DTYPE or len(out) == 0:
             raise ConfigError(
                 f"drain needs a contiguous array of PRICE_DTYPE with room for a row, not {out.dtype} of {len(out)}"
             )
-        return self._into(out, len(out))
+        n = self._into(out, len(out))
+        self._hold(out)
+        return n
 
     def ledger(self):
         """`received == delivered + conflated + dropped + pending`, each counted where it happens, in table updates."""
-        cdef table_reader* c = <table_reader*>self._reader
+        cdef table_reader c
         cdef table* t = <table*>self._prices._table
+        cdef uint64_t received, pending
+        with cython.critical_section(self, self._prices):
+            c = (<table_reader*>self._reader)[0]
+            pending = table_pending(t, &c, &received)
         return {
-            "received": table_received(t, c), "delivered": c.delivered, "conflated": c.conflated,
-            "dropped": c.dropped, "pending": table_pending(t, c),
+            "received": received, "delivered": c.delivered, "conflated": c.conflated, "dropped": c.dropped,
+            "pending": pending,
         }
+
+    cdef int _hold(self, out) except -1:
+        cdef Py_buffer view
+        cdef bint kept
+        if self._held is not None:
+            return 0
+        PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
+        with cython.critical_section(self):
+            kept = self._held is None
+            if kept:  # once, and the view first
+                memcpy(&self._view, &view, sizeof(Py_buffer))
+                self._held = out
+        if not kept:
+            PyBuffer_Release(&view)
+        return 0
 
     cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF:
         cdef Py_buffer view
         cdef uint32_t n
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-        n = self.next_rows(<ff_row*>view.buf, <uint32_t>room)
+        with cython.critical_section(self):
+            n = self.next_rows(<ff_row*>view.buf, <uint32_t>room)
         PyBuffer_Release(&view)
         return n
 
@@ -872,7 +948,7 @@ cdef class TickRing:
     @property
     def published(self):
         """Ticks ever written. A decoder writes only while there is a reader."""
-        return (<ring*>self._ring).published
+        return order_load64(&(<ring*>self._ring).published)
 
     def publish(self, ticks not None):
         """Append a contiguous array of TICK_DTYPE (or TICK_DTYPE_PLAIN)."""
@@ -883,8 +959,9 @@ cdef class TickRing:
         if ticks.dtype not in (TICK_DTYPE, TICK_DTYPE_PLAIN):
             raise ConfigError(f"publish needs an array of TICK_DTYPE, not {ticks.dtype}")
         PyObject_GetBuffer(ticks, &view, PyBUF_SIMPLE)
-        for i in range(view.len // <Py_ssize_t>sizeof(tick_t)):
-            ring_publish(<ring*>self._ring, <tick_t*>view.buf + i)
+        with cython.critical_section(self):
+            for i in range(view.len // <Py_ssize_t>sizeof(tick_t)):
+                ring_publish(<ring*>self._ring, <tick_t*>view.buf + i)
         PyBuffer_Release(&view)
 
     def reader(self):
@@ -913,26 +990,34 @@ cdef class TickReader:
 
         With no reader left the decoder stops writing the ring.
         """
-        ring_detach(<ring*>self._owner._ring, <ring_reader*>self._reader)
+        with cython.critical_section(self):
+            ring_detach(<ring*>self._owner._ring, <ring_reader*>self._reader)
 
     @property
     def ready(self):
         """Is there a tick to read?"""
-        return ring_pending(<ring*>self._owner._ring, <ring_reader*>self._reader) > 0
+        cdef bint ready
+        with cython.critical_section(self):
+            ready = ring_pending(<ring*>self._owner._ring, <ring_reader*>self._reader) > 0
+        return ready
 
     @property
     def lost(self):
         """Ticks overwritten before this reader came to them."""
         cdef ring_reader* c = <ring_reader*>self._reader
-        return c.lapped + ring_unread(<ring*>self._owner._ring, c)
+        cdef uint64_t lost
+        with cython.critical_section(self):
+            lost = c.lapped + ring_unread(<ring*>self._owner._ring, c)
+        return lost
 
     def read(self, max=None):
         """An owned array of TICK_DTYPE with the next ticks in order, at most `max`. Empty if there is none."""
         cdef ring_reader* c = <ring_reader*>self._reader
-        cdef uint64_t room = ring_pending(<ring*>self._owner._ring, c)
         cdef Py_buffer view
-        cdef uint64_t n
+        cdef uint64_t n, room
         cdef object out
+        with cython.critical_section(self):
+            room = ring_pending(<ring*>self._owner._ring, c)
         if max is not None and max < 0:
             raise ConfigError(f"max={max!r}: give at least 0, or None for all")
         if max is not None and max < room:
@@ -941,32 +1026,41 @@ cdef class TickReader:
         if room == 0:
             return out
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-        n = ring_read(<ring*>self._owner._ring, c, <tick_t*>view.buf, room)
+        with cython.critical_section(self):
+            n = ring_read(<ring*>self._owner._ring, c, <tick_t*>view.buf, room)
         PyBuffer_Release(&view)
         return out if n == room else out[:n].copy()
 
     def ledger(self):
         """`received == delivered + conflated + dropped + pending`, in ticks; nothing is ever conflated here."""
-        cdef ring_reader* c = <ring_reader*>self._reader
-        cdef ring* r = <ring*>self._owner._ring
+        cdef ring_reader c
+        cdef ring now
+        with cython.critical_section(self):
+            c = (<ring_reader*>self._reader)[0]
+            # one look at the writer's count, or the terms would be of different moments
+            now.mask = (<ring*>self._owner._ring).mask
+            now.published = order_load64(&(<ring*>self._owner._ring).published)
         return {
-            "received": ring_received(r, c), "delivered": c.delivered, "conflated": 0,
-            "dropped": c.lapped + ring_unread(r, c), "pending": ring_pending(r, c),
+            "received": ring_received(&now, &c), "delivered": c.delivered, "conflated": 0,
+            "dropped": c.lapped + ring_unread(&now, &c), "pending": ring_pending(&now, &c),
         }
 
     cdef bint next_tick(self, ff_tick* out) noexcept nogil:
         return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
 
 
-cdef inline int _decode(decoder* d, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text) except -1:
+cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text) except -1:
+    cdef decoder* d = <decoder*>self._decoder
     cdef Py_buffer view
     if PyBytes_CheckExact(payload):
-        decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source, text)
+        with cython.critical_section(self.prices):
+            decoder_copied(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source, text)
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
-    decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
+    with cython.critical_section(self.prices):
+        decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
     PyBuffer_Release(&view)
     return 0
 
@@ -1029,7 +1123,7 @@ cdef class Decoder:
         cdef uint64_t before = d.ticks
         cdef int64_t mono_ns, utc_ns
         self.clock.now(&mono_ns, &utc_ns)
-        _decode(d, payload, utc_ns if recv_ns is None else recv_ns, mono_ns, source, text)
+        _decode(self, payload, utc_ns if recv_ns is None else recv_ns, mono_ns, source, text)
         return d.ticks - before
 
     def decode_many(self, payloads, recv_ns=None, uint16_t source=0, *, bint text=False):
@@ -1041,30 +1135,32 @@ cdef class Decoder:
         if recv_ns is not None:
             utc_ns = recv_ns
         for payload in payloads:
-            _decode(d, payload, utc_ns, mono_ns, source, text)
+            _decode(self, payload, utc_ns, mono_ns, source, text)
         return d.ticks - before
 
     def add_symbol(self, str symbol not None):
         """Give a symbol its row before its first tick; its id. ConfigError if the table is full or the symbol empty."""
         cdef _Name name = _Name()
         cdef symbols* s = <symbols*>self.prices._symbols
-        cdef uint32_t known = s.count
-        cdef uint32_t symbol_id
+        cdef uint32_t known, symbol_id
         name.set(symbol)
-        symbol_id = symbols_intern(s, name.text, name.size)
+        with cython.critical_section(self.prices):
+            known = s.count
+            symbol_id = symbols_intern(s, name.text, name.size)
+            if s.count != known:
+                table_add(<table*>self.prices._table, symbol_id)
         if symbol_id == NO_SYMBOL:
             why = f"all {s.limit} are taken, raise max_symbols" if symbol else "it is empty"
             raise ConfigError(f"no row for symbol {symbol!r}: {why}")
-        if s.count != known:
-            table_add(<table*>self.prices._table, symbol_id)
         return symbol_id
 
     def connected(self, uint16_t source=0):
         """A new connection begins: sequences that count per connection start anew."""
         cdef decoder* d = <decoder*>self._decoder
-        d.streams.connections[source % SOURCES].known = False
-        d.watch.meets += 1
-        d.watch.met[source % SOURCES] = d.watch.meets
+        with cython.critical_section(self.prices):
+            d.streams.connections[source % SOURCES].known = False
+            d.watch.meets += 1
+            d.watch.met[source % SOURCES] = d.watch.meets
 
     def gaps(self, uint64_t since=0):
         """The gaps found, oldest first, as a list of `Gap`: the newest 65,536.
@@ -1072,13 +1168,16 @@ cdef class Decoder:
         `since`: only those after the first so many.
         """
         cdef decoder* d = <decoder*>self._decoder
-        cdef uint64_t i
-        cdef gap* g
+        cdef uint64_t i, count
+        cdef gap g
         cdef list found = []
-        if d.streams.n_gaps > GAPS and since < d.streams.n_gaps - GAPS:
-            since = d.streams.n_gaps - GAPS
-        for i in range(since, d.streams.n_gaps):
-            g = &d.streams.log[i % GAPS]
+        with cython.critical_section(self.prices):
+            count = d.streams.n_gaps
+        if count > GAPS and since < count - GAPS:
+            since = count - GAPS
+        for i in range(since, count):
+            with cython.critical_section(self.prices):
+                g = d.streams.log[i % GAPS]
             channel = self.schema.channels[g.channel]
             found.append(Gap(channel, self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
         return found
@@ -1092,24 +1191,37 @@ cdef class Decoder:
         fetched covers them, `held` ones still wait.
         """
         cdef decoder* d = <decoder*>self._decoder
-        return {
-            "frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown, "malformed": d.malformed,
-            "messages": d.messages, "ticks": d.ticks, "gaps": d.streams.n_gaps,
-            "duplicates": d.streams.duplicates, "resets": d.streams.resets, "seconds": d.watch.seconds,
-            "held": d.watch.hold.used, "superseded": d.watch.superseded, "spliced": d.watch.spliced,
-            "refused_symbols": d.refused, "predicted": d.predicted,
-        }
+        with cython.critical_section(self.prices):
+            return {
+                "frames": d.frames, "data": d.data, "control": d.control, "unknown": d.unknown,
+                "malformed": d.malformed, "messages": d.messages, "ticks": d.ticks, "gaps": d.streams.n_gaps,
+                "duplicates": d.streams.duplicates, "resets": d.streams.resets, "seconds": d.watch.seconds,
+                "held": d.watch.hold.used, "superseded": d.watch.superseded, "spliced": d.watch.spliced,
+                "refused_symbols": d.refused, "predicted": d.predicted,
+            }
 
     def lag_quantiles(self, *quantiles):
         """Event time to receipt in seconds, at each quantile (0 to 1), over all ticks that carry a time."""
         cdef decoder* d = <decoder*>self._decoder
-        return tuple([histogram_quantile(&d.lag, q) / 1e9 for q in quantiles])
+        cdef list found = []
+        cdef double share
+        cdef int64_t lag_ns
+        for q in quantiles:
+            share = q
+            with cython.critical_section(self.prices):
+                lag_ns = histogram_quantile(&d.lag, share)
+            found.append(lag_ns / 1e9)
+        return tuple(found)
 
     @property
     def refused_symbol(self):
         """The last symbol the full table had no row for (its first 64 bytes), or None."""
         cdef decoder* d = <decoder*>self._decoder
-        return d.refused_name[:d.refused_size].decode("utf-8", "replace") if d.refused else None
+        cdef bytes name = None
+        with cython.critical_section(self.prices):
+            if d.refused:
+                name = d.refused_name[:d.refused_size]
+        return None if name is None else name.decode("utf-8", "replace")
 
     # ---- two legs ----
 
@@ -1303,7 +1415,7 @@ cdef class Decoder:
         """The lanes of a symbol's channel: one per message that makes ticks of it."""
         cdef program* p = <program*>self._program._program
         cdef int number = self.prices._channel(channel)
-        cdef Py_ssize_t symbol_id = _find(<symbols*>self.prices._symbols, symbol)
+        cdef Py_ssize_t symbol_id = _find(self.prices, symbol)
         cdef Py_ssize_t limit = (<decoder*>self._decoder).streams.symbols
         cdef int i
         if symbol_id == NO_SYMBOL:

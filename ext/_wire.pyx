@@ -10,6 +10,7 @@ opcode order, UTF-8, PING, CLOSE, message size. No reconnecting, no subscription
 from picows import WSCloseCode as CloseCode
 from picows import WSMsgType as MsgType
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.stdlib cimport free, realloc
@@ -169,9 +170,11 @@ cdef class Wire(WSListener):
 
     cdef int _message(self, char* payload, Py_ssize_t size, Py_ssize_t readable, bint text) except -1:
         """Decode one whole message; control messages go up as bytes."""
-        cdef int verdict = self._decoder.frame(
-            payload, size, readable, self._recv_ns, self.last_read_mono_ns, self._source, text
-        )
+        cdef int verdict
+        with cython.critical_section(self._decoder.prices):  # who changes the table holds its lock: _core.pyx
+            verdict = self._decoder.frame(
+                payload, size, readable, self._recv_ns, self.last_read_mono_ns, self._source, text
+            )
         if verdict == VERDICT_DATA:
             self._ticked = True
         if verdict == VERDICT_MALFORMED:

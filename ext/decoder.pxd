@@ -15,7 +15,7 @@ from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_STEPS, ff_fields, layout, layo
 from liveness cimport liveness, liveness_touch
 from message cimport message_finish
 from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
-from ring cimport ring, ring_publish
+from ring cimport ring, ring_followed, ring_publish
 from scan cimport FF_PADDING
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence
@@ -148,7 +148,7 @@ cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noex
     cdef const double* pair
     cdef uint8_t flags = k.flags
     d.ticks += left
-    if not d.ring.readers:
+    if not ring_followed(d.ring):
         return
     k.value[2] = k.value[3] = NAN
     for side in range(2):
@@ -166,7 +166,7 @@ cdef inline void decoder_bar(decoder* d, const ff_fields* f, ff_tick* k) noexcep
     """A bar is two ticks: its prices, then its volume."""
     cdef uint32_t i
     d.ticks += 2
-    if not d.ring.readers:
+    if not ring_followed(d.ring):
         return
     ring_publish(d.ring, k)
     k.kind = FF_BAR_VOLUME
@@ -223,7 +223,7 @@ cdef inline void decoder_commit(
     if f.sell:
         k.flags |= FF_SELL
     d.ticks += 1
-    if d.ring.readers:
+    if ring_followed(d.ring):
         ring_publish(d.ring, &k)
     if verdict == DUPLICATE:
         return

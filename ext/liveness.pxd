@@ -1,11 +1,14 @@
 """When each (symbol, channel) last arrived, on the monotonic clock, and how late it was by the provider's own time.
 
-Knows no prices. Only data touches it: heartbeats, acks, errors and repeats never make anything fresh.
+One writer; ages may be read from any thread. Knows no prices. Only data touches it: heartbeats, acks, errors and
+repeats never make anything fresh.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+
+from order cimport order_get32, order_get64, order_scan32, order_scan64, order_set32, order_set64
 
 
 cdef extern from "scan.h" nogil:
@@ -60,32 +63,32 @@ cdef inline void liveness_touch(
     if gap > 0 and a.mono_ns:
         # A frugal quantile: up by an eighth, down by a 1,024th, so it rests where one gap in 129 is longer.
         if gap > a.usual_ns:
-            a.usual_ns = a.usual_ns + (a.usual_ns >> 3) + 1 if a.usual_ns else gap
+            order_set64(&a.usual_ns, a.usual_ns + (a.usual_ns >> 3) + 1 if a.usual_ns else gap)
         else:
-            a.usual_ns -= a.usual_ns >> 10
-    a.mono_ns = mono_ns
-    l.as_of_ns[<size_t>channel * l.symbols + symbol_id] = mono_ns - (late if late > 0 else 0)
+            order_set64(&a.usual_ns, a.usual_ns - (a.usual_ns >> 10))
+    order_set64(&a.mono_ns, mono_ns)
+    order_set64(&l.as_of_ns[<size_t>channel * l.symbols + symbol_id], mono_ns - (late if late > 0 else 0))
     if not l.wanted[symbol_id] & <uint32_t>REQUIRED:
-        l.wanted[symbol_id] |= l.priced & (<uint32_t>1 << channel)
+        order_set32(&l.wanted[symbol_id], l.wanted[symbol_id] | (l.priced & (<uint32_t>1 << channel)))
 
 
 cdef inline void liveness_forget(liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
     """Past arrivals no longer vouch for anything; what was learned stays."""
-    liveness_at(l, symbol_id, channel).mono_ns = 0
-    l.as_of_ns[<size_t>channel * l.symbols + symbol_id] = 0
+    order_set64(&liveness_at(l, symbol_id, channel).mono_ns, 0)
+    order_set64(&l.as_of_ns[<size_t>channel * l.symbols + symbol_id], 0)
 
 
 cdef inline int64_t liveness_age(
     const liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns
 ) noexcept nogil:
     """Age of the newest data in ns, what it was late included; -1 if there never was any."""
-    cdef int64_t as_of_ns = l.as_of_ns[<size_t>channel * l.symbols + symbol_id]
+    cdef int64_t as_of_ns = order_get64(&l.as_of_ns[<size_t>channel * l.symbols + symbol_id])
     return mono_ns - as_of_ns if as_of_ns else -1
 
 
 cdef inline int64_t liveness_oldest(const liveness* l, uint32_t symbol_id, int64_t mono_ns) noexcept nogil:
     """The age of the least fresh channel that must be fresh; -1 if one of them never arrived, or there is none."""
-    cdef uint32_t wanted = l.wanted[symbol_id] & ~<uint32_t>REQUIRED
+    cdef uint32_t wanted = order_get32(&l.wanted[symbol_id]) & ~<uint32_t>REQUIRED
     cdef int64_t age, oldest = -1
     while wanted:
         age = liveness_age(l, symbol_id, <uint32_t>ff_ctz(wanted), mono_ns)
@@ -105,8 +108,8 @@ cdef inline void liveness_mask(
     cdef uint32_t bit, i, c, all_wanted = 0
     if channel < 0:
         for i in range(symbols):
-            all_wanted |= l.wanted[i]
-            fresh[i] &= (l.wanted[i] & ~<uint32_t>REQUIRED) != 0
+            all_wanted |= order_scan32(&l.wanted[i])
+            fresh[i] &= (order_scan32(&l.wanted[i]) & ~<uint32_t>REQUIRED) != 0
     else:
         all_wanted = <uint32_t>1 << channel
     for c in range(l.channels):
@@ -115,8 +118,8 @@ cdef inline void liveness_mask(
             continue
         as_of_ns = l.as_of_ns + <size_t>c * l.symbols
         for i in range(symbols):
-            fresh[i] &= ((l.wanted[i] & bit) == 0 and channel < 0) | (
-                (as_of_ns[i] != 0) & (mono_ns - as_of_ns[i] <= max_age_ns))
+            fresh[i] &= ((order_scan32(&l.wanted[i]) & bit) == 0 and channel < 0) | (
+                (order_scan64(&as_of_ns[i]) != 0) & (mono_ns - order_scan64(&as_of_ns[i]) <= max_age_ns))
 
 
 cdef inline int liveness_sweep(

@@ -8,7 +8,9 @@ from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from order cimport order_fence, order_load64, order_store64
+from order cimport (
+    order_add32, order_fence, order_get32, order_get64, order_load64, order_put, order_set64, order_store64, order_take,
+)
 from tick cimport ff_tick
 
 
@@ -42,11 +44,16 @@ cdef inline void ring_close(ring* r) noexcept nogil:
     free(r.memory)
 
 
+cdef inline bint ring_followed(const ring* r) noexcept nogil:
+    """Does anybody read it?"""
+    return order_get32(&r.readers) != 0
+
+
 cdef inline void ring_publish(ring* r, const ff_tick* t) noexcept nogil:
     cdef uint64_t n = r.published
-    order_store64(&r.claimed, n + 1)
+    order_set64(&r.claimed, n + 1)
     order_fence()
-    r.ticks[n & r.mask] = t[0]
+    order_put(&r.ticks[n & r.mask], t, sizeof(ff_tick) // 8)
     order_store64(&r.published, n + 1)
 
 
@@ -54,18 +61,19 @@ cdef inline void ring_attach(ring* r, ring_reader* c) noexcept nogil:
     """A reader starts at the present."""
     memset(c, 0, sizeof(ring_reader))
     c.open = True
-    c.attached = c.cursor = r.published
-    r.readers += 1
+    c.attached = c.cursor = order_load64(&r.published)
+    order_add32(&r.readers, 1)
 
 
 cdef inline void ring_detach(ring* r, ring_reader* c) noexcept nogil:
     """What still waited is lost, counted; the counts stay readable."""
+    cdef uint64_t head = order_load64(&r.published)
     if not c.open:
         return
     c.open = False
-    c.received = r.published - c.attached
-    c.lapped += r.published - c.cursor
-    r.readers -= 1
+    c.received = head - c.attached
+    c.lapped += head - c.cursor
+    order_add32(&r.readers, <uint32_t>-1)
 
 
 cdef inline uint64_t ring_received(const ring* r, const ring_reader* c) noexcept nogil:
@@ -101,9 +109,9 @@ cdef inline uint64_t ring_read(ring* r, ring_reader* c, ff_tick* out, uint64_t r
     if n > room:
         n = room
     for i in range(n):
-        out[i] = r.ticks[(c.cursor + i) & r.mask]
+        order_take(&out[i], &r.ticks[(c.cursor + i) & r.mask], sizeof(ff_tick) // 8)
     order_fence()
-    head = order_load64(&r.claimed)
+    head = order_get64(&r.claimed)
     if head > capacity and head - capacity > c.cursor:
         # The writer came round while we copied: what it may have touched is lost, the rest moves to the front.
         lost = head - capacity - c.cursor

@@ -1,13 +1,16 @@
 """Symbol bytes to a dense id, for any UTF-8 of any length.
 
-One writer. Ids are given once, in order of appearance, and never taken back. Nothing is evicted: when the table is full
-a new symbol is refused, and refusing costs no more than finding.
+One writer; finding is safe from any thread. Ids are given once, in order of appearance, and never taken back. Nothing
+is evicted: when the table is full a new symbol is refused, and refusing costs no more than finding.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from order cimport (
+    order_get64, order_load32, order_load_pointer, order_set64, order_store32, order_store_pointer,
+)
 from scan cimport scan_load8
 
 
@@ -21,9 +24,17 @@ cdef struct symbol_entry:
     uint32_t size   # 0: free
     uint32_t id
 
+cdef struct symbol_index:
+    symbol_entry* entries
+    uint32_t mask
+    symbol_index* before  # the smaller one it replaced; kept, for somebody may still be looking in it
+
 cdef struct symbols:
     symbol_entry* entries  # open addressing, at most a quarter full; doubled as symbols come
     uint32_t mask
+    void* index            # the same two for whoever finds, replaced whole: a symbol_index
+    # symbols_add; through a pointer, so that what is rare is not compiled into what is hot
+    uint32_t (*add)(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil
     uint32_t count
     uint32_t limit
     char** names           # by id; bytes of the symbol
@@ -34,19 +45,40 @@ cdef inline bint symbols_open(symbols* s, uint32_t limit) noexcept nogil:
     memset(s, 0, sizeof(symbols))
     s.mask = FIRST_ROOM - 1
     s.limit = limit
+    s.add = symbols_add
     s.entries = <symbol_entry*>calloc(FIRST_ROOM, sizeof(symbol_entry))
     s.names = <char**>calloc(limit, sizeof(char*))
     s.sizes = <uint32_t*>calloc(limit, sizeof(uint32_t))
-    return s.entries != NULL and s.names != NULL and s.sizes != NULL
+    return s.entries != NULL and s.names != NULL and s.sizes != NULL and symbols_publish(s, s.entries, s.mask)
 
 
 cdef inline void symbols_close(symbols* s) noexcept nogil:
     cdef uint32_t i
-    for i in range(s.count):
+    cdef symbol_index* index = <symbol_index*>s.index
+    cdef symbol_index* before
+    for i in range(s.count if s.names != NULL else 0):
         free(s.names[i])
-    free(s.entries)
+    if index == NULL:
+        free(s.entries)
+    while index != NULL:
+        before = index.before
+        free(index.entries)
+        free(index)
+        index = before
     free(s.names)
     free(s.sizes)
+
+
+cdef inline bint symbols_publish(symbols* s, symbol_entry* entries, uint32_t mask) noexcept nogil:
+    """From now on these entries are looked in. False if memory is out."""
+    cdef symbol_index* index = <symbol_index*>malloc(sizeof(symbol_index))
+    if index == NULL:
+        return False
+    index.entries = entries
+    index.mask = mask
+    index.before = <symbol_index*>s.index
+    order_store_pointer(&s.index, index)
+    return True
 
 
 cdef inline uint64_t symbols_hash(const symbol_entry* e) noexcept nogil:
@@ -99,19 +131,32 @@ cdef inline bint symbols_grow(symbols* s) noexcept nogil:
             while bigger[j & (room - 1)].size:
                 j += 1
             bigger[j & (room - 1)] = old[i]
+    if not symbols_publish(s, bigger, room - 1):
+        free(bigger)
+        return False
     s.entries = bigger
     s.mask = room - 1
-    free(old)
     return True
 
 
 cdef inline uint32_t symbols_find(symbols* s, const char* text, uint32_t size) noexcept nogil:
+    """The symbol's id, or NO_SYMBOL; from any thread."""
     cdef symbol_entry want
     cdef symbol_entry* e
+    cdef symbol_index* index = <symbol_index*>order_load_pointer(&s.index)
+    cdef uint32_t i, found
     if size == 0:
         return NO_SYMBOL
-    e = symbols_slot(s, &want, symbols_key(&want, text, size), text)
-    return e.id if e.size else NO_SYMBOL
+    i = <uint32_t>(symbols_key(&want, text, size) >> 32)
+    while True:
+        e = &index.entries[i & index.mask]
+        found = order_load32(&e.size)  # written last
+        if found == 0:
+            return NO_SYMBOL
+        if found == size and order_get64(&e.head) == want.head and order_get64(&e.tail) == want.tail and (
+                size <= 16 or memcmp(s.names[e.id], text, size) == 0):
+            return e.id
+        i += 1
 
 
 cdef inline uint32_t symbols_intern(symbols* s, const char* text, uint32_t size) noexcept nogil:
@@ -123,7 +168,7 @@ cdef inline uint32_t symbols_intern(symbols* s, const char* text, uint32_t size)
         return NO_SYMBOL
     hash = symbols_key(&want, text, size)
     e = symbols_slot(s, &want, hash, text)
-    return e.id if e.size else symbols_add(s, &want, hash, text)
+    return e.id if e.size else s.add(s, &want, hash, text)
 
 
 cdef inline uint32_t symbols_add(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil:
@@ -140,7 +185,9 @@ cdef inline uint32_t symbols_add(symbols* s, const symbol_entry* want, uint64_t 
     s.names[s.count] = name
     s.sizes[s.count] = want.size
     e = symbols_slot(s, want, hash, text)
-    e[0] = want[0]
+    order_set64(&e.head, want.head)
+    order_set64(&e.tail, want.tail)
     e.id = s.count
-    s.count += 1
+    order_store32(&e.size, want.size)
+    order_store32(&s.count, e.id + 1)
     return e.id

@@ -2,14 +2,18 @@
 
 One writer. A tick costs the same whatever the number of consumers: it writes its row and, at most once between two
 drains, one entry of the log. A consumer that fell behind loses no symbol, only intermediate values, and those are
-counted per row.
+counted per row. Readers may run in other threads without the interpreter's lock; what that costs the writer (`shared`)
+is paid only where it can happen.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from order cimport order_fence, order_load32, order_store32
+from order cimport (
+    order_add32, order_count, order_fence, order_full_fence, order_get32, order_get64, order_load32, order_load64,
+    order_put, order_set8, order_set32, order_set64, order_store32, order_store64, order_take,
+)
 from tick cimport FF_AFTER_GAP, FF_LIVE, FF_QUIET, FF_QUOTE, ff_row, ff_tick
 
 
@@ -37,12 +41,13 @@ cdef struct table:
     uint64_t log_mask
     uint32_t epoch      # moves on with every drain, so that later changes are logged again
     uint64_t updates    # ticks merged into any row
+    bint shared         # readers drain while the writer writes, not only between its frames
 
 cdef struct table_reader:
     uint64_t* seen      # per symbol: its row's `updates` when last handled; NULL once detached
     uint64_t cursor     # into the log
     uint32_t sweep      # while the log has lapped this reader: the next symbol to look at; else NO_SWEEP
-    uint64_t attached   # the table's `updates` when it began
+    uint64_t attached   # the updates of all rows when it began
     uint64_t received   # updates since then, once detached
     uint64_t delivered
     uint64_t conflated
@@ -84,73 +89,78 @@ cdef inline void table_add(table* t, uint32_t symbol_id) noexcept nogil:
     r.bid = r.bid_size = r.ask = r.ask_size = r.last = r.last_size = NAN
     t.marks[symbol_id].price = t.marks[symbol_id].index = t.marks[symbol_id].funding = NAN
     t.doubtful[symbol_id] = True
-    t.count = symbol_id + 1
+    order_store32(&t.count, symbol_id + 1)
 
 
-cdef inline void table_lock(ff_row* r) noexcept nogil:
-    order_store32(&r.version, r.version + 1)
+cdef inline uint32_t table_lock(ff_row* r) noexcept nogil:
+    """The version it has while it is written: odd."""
+    cdef uint32_t version = r.version + 1
+    order_set32(&r.version, version)
     order_fence()
+    return version
 
 
-cdef inline void table_unlock(ff_row* r) noexcept nogil:
-    order_store32(&r.version, r.version + 1)
+cdef inline void table_unlock(ff_row* r, uint32_t version) noexcept nogil:
+    order_store32(&r.version, version + 1)
 
 
 cdef inline void table_merge(
     double* cell, double value, uint32_t field, uint16_t present, uint16_t null
 ) noexcept nogil:
     """Absent leaves the cell; an explicit null withdraws it."""
+    cdef double nothing = NAN
     if (present >> field) & 1:
-        cell[0] = value
+        order_put(cell, &value, 1)
     elif (null >> field) & 1:
-        cell[0] = NAN
+        order_put(cell, &nothing, 1)
 
 
 cdef inline void table_put(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:
     """Merge a quote or trade into its row. `present` and `null` are the bits of its four numbers."""
     cdef ff_row* r = &t.rows[k.symbol_id]
-    table_lock(r)
+    cdef uint32_t symbol_id = k.symbol_id
+    cdef uint8_t flags = r.flags | (k.flags & FF_AFTER_GAP)
+    cdef uint32_t version = table_lock(r)
+    cdef uint32_t epoch
     if k.kind == FF_QUOTE:
         if present & 15 == 15:
-            r.bid = k.value[0]
-            r.bid_size = k.value[1]
-            r.ask = k.value[2]
-            r.ask_size = k.value[3]
+            order_put(&r.bid, k.value, 4)
         else:
             table_merge(&r.bid, k.value[0], 0, present, null)
             table_merge(&r.bid_size, k.value[1], 1, present, null)
             table_merge(&r.ask, k.value[2], 2, present, null)
             table_merge(&r.ask_size, k.value[3], 3, present, null)
-        r.quote_seq = k.seq
-        r.quote_event_ns = k.event_ns
+        order_put(&r.quote_seq, &k.seq, 2)  # and quote_event_ns
     else:
         table_merge(&r.last, k.value[0], 0, present, null)
         table_merge(&r.last_size, k.value[1], 1, present, null)
-        r.trade_seq = k.seq
-        r.trade_event_ns = k.event_ns
-    r.flags |= k.flags & FF_AFTER_GAP
-    r.status = FF_LIVE
-    r.event_ns = k.event_ns
-    r.recv_ns = k.recv_ns
-    r.seq = k.seq
-    r.updates += 1
-    table_unlock(r)
-    t.doubtful[k.symbol_id] = r.flags != 0
-    t.updates += 1
-    if t.logged[k.symbol_id] != t.epoch:
-        t.logged[k.symbol_id] = t.epoch
-        t.log[t.log_head & t.log_mask] = k.symbol_id
-        t.log_head += 1
+        order_put(&r.trade_seq, &k.seq, 2)  # and trade_event_ns
+    order_set8(&r.flags, flags)
+    order_set8(&r.status, FF_LIVE)
+    order_put(&r.event_ns, &k.event_ns, 2)  # and recv_ns
+    order_put(&r.seq, &k.seq, 1)
+    order_count(&r.updates)
+    table_unlock(r, version)
+    order_set8(&t.doubtful[symbol_id], flags != 0)
+    order_count(&t.updates)
+    if order_get32(&t.shared):
+        # Either we see the epoch a drain has begun, or that drain sees this row: see table_drain.
+        order_full_fence()
+    epoch = order_get32(&t.epoch)
+    if t.logged[symbol_id] != epoch:
+        t.logged[symbol_id] = epoch
+        order_set32(&t.log[t.log_head & t.log_mask], symbol_id)
+        order_store64(&t.log_head, t.log_head + 1)
 
 
 cdef inline void table_judge(table* t, uint32_t symbol_id, uint8_t status, uint8_t flags) noexcept nogil:
     """Set a row's status and flags without new prices."""
     cdef ff_row* r = &t.rows[symbol_id]
-    table_lock(r)
-    r.status = status
-    r.flags = flags
-    table_unlock(r)
-    t.doubtful[symbol_id] = flags != 0 or not (status == FF_LIVE or status == FF_QUIET)
+    cdef uint32_t version = table_lock(r)
+    order_set8(&r.status, status)
+    order_set8(&r.flags, flags)
+    table_unlock(r, version)
+    order_set8(&t.doubtful[symbol_id], flags != 0 or not (status == FF_LIVE or status == FF_QUIET))
 
 
 cdef inline void table_mark_put(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:
@@ -158,9 +168,9 @@ cdef inline void table_mark_put(table* t, const ff_tick* k, uint16_t present, ui
     table_merge(&m.price, k.value[0], 0, present, null)
     table_merge(&m.index, k.value[1], 1, present, null)
     table_merge(&m.funding, k.value[2], 2, present, null)
-    m.event_ns = k.event_ns
-    m.recv_ns = k.recv_ns
-    m.updates += 1
+    order_set64(&m.event_ns, k.event_ns)
+    order_set64(&m.recv_ns, k.recv_ns)
+    order_count(&m.updates)
 
 
 cdef inline void table_copy(const table* t, uint32_t symbol_id, ff_row* out) noexcept nogil:
@@ -169,25 +179,26 @@ cdef inline void table_copy(const table* t, uint32_t symbol_id, ff_row* out) noe
     cdef uint32_t before
     while True:
         before = order_load32(&r.version)
-        out[0] = r[0]
+        order_take(out, r, sizeof(ff_row) // 8)
         order_fence()
-        if not before & 1 and order_load32(&r.version) == before:
+        if not before & 1 and order_get32(&r.version) == before:
             return
 
 
 cdef inline bint table_attach(table* t, table_reader* c) noexcept nogil:
     """A reader starts at the present: nothing before counts as received or conflated."""
-    cdef uint32_t i
+    cdef uint32_t i, count = order_load32(&t.count)
     memset(c, 0, sizeof(table_reader))
     c.seen = <uint64_t*>calloc(t.limit, sizeof(uint64_t))
     if c.seen == NULL:
         return False
-    for i in range(t.count):
-        c.seen[i] = t.rows[i].updates
-    c.attached = t.updates
-    c.cursor = t.log_head
+    c.cursor = order_load64(&t.log_head)
     c.sweep = NO_SWEEP
-    t.epoch += 1
+    order_add32(&t.epoch, 1)
+    order_full_fence()
+    for i in range(count):
+        c.seen[i] = order_get64(&t.rows[i].updates)
+        c.attached += c.seen[i]
     return True
 
 
@@ -195,36 +206,38 @@ cdef inline void table_detach(table* t, table_reader* c) noexcept nogil:
     """What still waited is dropped, counted; the counts stay readable."""
     if c.seen == NULL:
         return
-    c.dropped += table_pending(t, c)
-    c.received = t.updates - c.attached
+    c.dropped += table_pending(t, c, &c.received)
     free(c.seen)
     c.seen = NULL
-    c.cursor = t.log_head
+    c.cursor = order_load64(&t.log_head)
     c.sweep = NO_SWEEP
 
 
-cdef inline uint64_t table_received(const table* t, const table_reader* c) noexcept nogil:
-    return c.received if c.seen == NULL else t.updates - c.attached
-
-
 cdef inline bint table_ready(const table* t, const table_reader* c) noexcept nogil:
-    return c.seen != NULL and (c.cursor != t.log_head or c.sweep != NO_SWEEP)
+    return c.seen != NULL and (c.cursor != order_load64(&t.log_head) or c.sweep != NO_SWEEP)
 
 
-cdef inline uint32_t table_next(const table* t, table_reader* c) noexcept nogil:
-    """The next symbol that changed for this reader, or NO_SWEEP; what it has handled already is passed over."""
+cdef inline uint32_t table_next(const table* t, table_reader* c, uint64_t head) noexcept nogil:
+    """The next symbol that changed for this reader, logged before `head`, or NO_SWEEP; the handled are passed over."""
+    cdef uint32_t symbol_id
     while c.sweep != NO_SWEEP:
-        if c.sweep == t.count:
+        if c.sweep == order_load32(&t.count):
             c.sweep = NO_SWEEP
-        elif t.rows[c.sweep].updates != c.seen[c.sweep]:
+        elif order_get64(&t.rows[c.sweep].updates) != c.seen[c.sweep]:
             return c.sweep
         else:
             c.sweep += 1
-    while c.cursor != t.log_head:
-        if t.rows[t.log[c.cursor & t.log_mask]].updates != c.seen[t.log[c.cursor & t.log_mask]]:
-            return t.log[c.cursor & t.log_mask]
+    while c.cursor != head:
+        symbol_id = order_get32(&t.log[c.cursor & t.log_mask])
+        if order_get64(&t.rows[symbol_id].updates) != c.seen[symbol_id]:
+            return symbol_id
         c.cursor += 1
     return NO_SWEEP
+
+
+cdef inline bint table_lapped(const table* t, const table_reader* c) noexcept nogil:
+    """The entry at the reader's cursor has been overwritten, or is just being."""
+    return order_load64(&t.log_head) - c.cursor > t.log_mask
 
 
 cdef inline uint32_t table_drain(
@@ -233,18 +246,25 @@ cdef inline uint32_t table_drain(
     """Rows changed since they were last handled, at most `room`; how many.
 
     What was received before `oldest_recv_ns` is dropped, counted.
+
+    Whatever changes while it runs is not lost. The log is read only up to where it ended before the epoch moved on, so
+    an update either finds the new epoch and is logged behind that, for the next drain; or, where the writer passes a
+    full fence, its row is seen by this one.
     """
     cdef uint32_t n = 0
     cdef uint32_t symbol_id
-    cdef uint64_t skipped
+    cdef uint64_t skipped, head, began
     if c.seen == NULL:
         return 0
-    t.epoch += 1
-    if t.log_head - c.cursor > t.log_mask + 1:
-        # the log was lapped: look at every symbol once; what changes meanwhile is in the log again
-        c.cursor = t.log_head
+    head = order_load64(&t.log_head)
+    order_add32(&t.epoch, 1)
+    order_full_fence()
+    if table_lapped(t, c):
+        # look at every symbol once; what changes meanwhile is in the log again
+        c.cursor = head
         c.sweep = 0
-    symbol_id = table_next(t, c)
+    began = c.cursor
+    symbol_id = table_next(t, c, head)
     while symbol_id != NO_SWEEP and n < room:
         table_copy(t, symbol_id, out)
         skipped = out.updates - c.seen[symbol_id] - 1
@@ -257,15 +277,24 @@ cdef inline uint32_t table_drain(
             c.delivered += 1
             out += 1
             n += 1
-        symbol_id = table_next(t, c)
+        symbol_id = table_next(t, c, head)
+    if order_load64(&t.log_head) - began > t.log_mask:
+        c.sweep = 0  # the writer came round meanwhile: some entries read were others
     return n
 
 
-cdef inline uint64_t table_pending(const table* t, const table_reader* c) noexcept nogil:
-    """Updates that wait for this reader, counted row by row."""
+cdef inline uint64_t table_pending(const table* t, const table_reader* c, uint64_t* received) noexcept nogil:
+    """Updates that wait for this reader, counted row by row; and what it has received, by the same look at the rows."""
     cdef uint64_t n = 0
+    cdef uint64_t updates
     cdef uint32_t i
-    if c.seen != NULL:
-        for i in range(t.count):
-            n += t.rows[i].updates - c.seen[i]
+    if c.seen == NULL:
+        received[0] = c.received
+        return 0
+    received[0] = 0
+    for i in range(order_load32(&t.count)):
+        updates = order_get64(&t.rows[i].updates)
+        received[0] += updates
+        n += updates - c.seen[i]
+    received[0] -= c.attached
     return n

@@ -14,7 +14,7 @@ from histogram cimport histogram, histogram_record
 from hold cimport *
 from layout cimport FIELD_SEQ, ff_fields
 from liveness cimport liveness, liveness_touch
-from ring cimport ring, ring_publish
+from ring cimport ring, ring_followed, ring_publish
 from schema cimport program, schema_message
 from sequence cimport (
     DUPLICATE, GAP, IN_ORDER, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE,
@@ -175,7 +175,7 @@ cdef inline uint64_t watch_flush(watch* w, size_t at) noexcept nogil:
             ln.doubt = False
         if not e.aside:
             e.tick.flags |= flag
-        if w.ring.readers:
+        if ring_followed(w.ring):
             ring_publish(w.ring, &e.tick)
         hold_drop(&w.hold, &ln.held, 0)
         n += 1
@@ -248,7 +248,7 @@ cdef inline uint32_t watch_place(
     """One tick to the ring, or behind `after`; where the message's next one goes."""
     if after != TO_RING:
         return hold_put(&w.hold, &ln.held, after, k, first, begins, aside)
-    if w.ring.readers:
+    if ring_followed(w.ring):
         ring_publish(w.ring, k)
     return TO_RING
 
@@ -833,6 +833,6 @@ cdef inline int watch_splice_last(
             watch_floor(w, ln, number, m.rule != SEQUENCE_TIME, False)
     if after and hold_fits(&w.hold, 1):
         hold_put(&w.hold, &ln.held, after, &k, number, True, False)
-    elif w.ring.readers:
+    elif ring_followed(w.ring):
         ring_publish(w.ring, &k)
     return REPAIRED

@@ -57,6 +57,7 @@ from fastfeed.subscriptions import Subscription
 
 if _TYPE_CHECKING:
     from fastfeed.feed import Feed
+    from fastfeed.threaded import ThreadedFeed
 
 __version__ = "0.1.0"
 
@@ -65,8 +66,8 @@ __all__ = [
     "Calendar", "Clock", "ConfigError", "ConnectError", "DecodeError", "Decoder", "FastFeedError", "Feed", "Flag",
     "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period",
     "PriceReader", "PriceTable", "Provider", "Recovery", "Rotation", "Schema", "Spliced", "StaleError", "Staleness",
-    "Status", "Strategy", "Subscription", "SubscriptionRejected", "Symbol", "TickReader", "TickRing", "Week",
-    "bars", "check", "fx_week", "kernels", "levels", "marks", "quotes", "trades",
+    "Status", "Strategy", "Subscription", "SubscriptionRejected", "Symbol", "ThreadedFeed", "TickReader",
+    "TickRing", "Week", "bars", "check", "fx_week", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 
@@ -77,4 +78,9 @@ def __getattr__(name: str) -> object:
 
         globals()[name] = Feed
         return Feed
+    if name == "ThreadedFeed":
+        from fastfeed.threaded import ThreadedFeed
+
+        globals()[name] = ThreadedFeed
+        return ThreadedFeed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

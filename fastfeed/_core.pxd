@@ -84,6 +84,9 @@ cdef class PriceReader:
     cdef void* _reader
     cdef PriceTable _prices
     cdef int64_t _max_age_ns
+    cdef object _held
+    cdef Py_buffer _view
+    cdef int _hold(self, out) except -1
     cdef uint32_t _into(self, out, uint64_t room) except? 0xFFFFFFFF
     # Up to `room` changed rows into `out`; how many.
     cdef uint32_t next_rows(self, ff_row* out, uint32_t room) noexcept nogil

@@ -7,6 +7,7 @@ nothing. It refuses to know connections; the feed rings the bell, `Ending` says 
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -107,22 +108,37 @@ class Stream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        while not self._closed:
-            delay = self._hold()
-            if delay > 0 and not self._ending.reached:
-                await self._ending.bell.wait(delay)
-                continue
-            item = self._take()
+        while True:
+            try:
+                item, seconds = self.step()
+            except StopIteration:
+                raise StopAsyncIteration from None
             if item is not None:
                 return item
-            if self._ending.reached:
-                self._ending.check()
-                break
-            await self._bell.wait()
-        raise StopAsyncIteration
+            await (self._bell.wait() if seconds is None else self._ending.bell.wait(seconds))
+
+    def step(self) -> tuple[T | None, float | None]:
+        """The next item; or None, and for how many seconds one is held back, None being until the bell rings.
+
+        Raises StopIteration when none will come, or GaveUp.
+        """
+        over = self._ending.reached  # before looking: what came last may come from another thread just now
+        if not self._closed:
+            delay = self._hold()
+            if delay > 0 and not over:
+                return None, delay
+            item = self._take()
+            if item is not None or not over:
+                return item, None
+            self._ending.check()
+        raise StopIteration
 
     async def aclose(self) -> None:
         """Stop reading: the cursor and its place in `feed.stats()` are gone. Whoever waits on the stream is let go."""
+        self.close()
+
+    def close(self) -> None:
+        """What `aclose` does."""
         if not self._closed:
             self._final = self._ledger()
             self._closed = True
@@ -173,12 +189,12 @@ class Batches(Stream[Records]):
         super().__init__(name, bell, ending, reader.close)
         self._reader = reader
         self._window = window  # seconds
-        self._next_at = 0.0  # loop time
+        self._next_at = 0.0  # monotonic seconds
 
     def _hold(self) -> float:
         if self._window == 0 or not self._reader.ready:
             return 0.0
-        return self._next_at - asyncio.get_running_loop().time()
+        return self._next_at - time.monotonic()
 
     def _take(self) -> Records | None:
         if not self._reader.ready:
@@ -187,7 +203,7 @@ class Batches(Stream[Records]):
         if len(batch) == 0:  # all of it was older than max_age
             return None
         if self._window:
-            self._next_at = asyncio.get_running_loop().time() + self._window
+            self._next_at = time.monotonic() + self._window
         return batch
 
     def _ledger(self) -> Ledger:
@@ -269,6 +285,7 @@ class BatchCallback:
         self._reader = reader
         self._told = told
         self._buffer: Records = np.zeros(CALLBACK_ROWS, PRICE_DTYPE)
+        self._views: dict[int, Records] = {}  # of the buffer's beginning, by length: made once, shown again
 
     def cancel(self) -> None:
         """Never call the callback again. May be called from inside it."""
@@ -283,8 +300,11 @@ class BatchCallback:
             rows = self._reader.drain(self._buffer)
             if rows == 0:
                 return
+            view = self._views.get(rows)
+            if view is None:
+                view = self._views[rows] = self._buffer[:rows]
             try:
-                self._callback(self._buffer[:rows])
+                self._callback(view)
             except Exception as error:
                 self.failed += 1
                 self._told(self, error)

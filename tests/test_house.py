@@ -53,8 +53,9 @@ ROOMS: dict[str, set[str]] = {
     "binary": {"errors"},
     "schema": {"errors", "_core", "binary"},
     "rest": {"errors"},
+    "text": set(),
     "credentials": {"errors", "rest"},
-    "providers": {"binary", "credentials", "errors", "schema", *BRAIN},
+    "providers": {"binary", "credentials", "errors", "schema", "text", *BRAIN},
     "decoder": CORE | {"providers"},
     "streams": {"errors", "events", "records", "_core"},
     "endpoint": CORE | BRAIN | {"credentials", "providers", "_wire"},
@@ -67,6 +68,7 @@ ROOMS: dict[str, set[str]] = {
     | BRAIN
     | {"session", "providers", "credentials", "decoder", "endpoint", "streams"}
     | {"connection", "legs", "lookout", "repair", "confirm"},
+    "threaded": CORE | BRAIN | {"providers", "streams", "feed"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -78,7 +80,7 @@ COMMANDS = {"__main__", "cli", "demo", "screen"}
 TOP = COMMANDS | {"serve", "lab"}
 # Rooms that talk to the world: the feed with its sockets and its waiting side, and what stands above it. The others do
 # not sleep, log, roll dice or open sockets: time and chance are arguments.
-SHELLS = {"feed", "connection", "credentials", "endpoint", "repair", "rest", "streams"} | TOP
+SHELLS = {"feed", "connection", "credentials", "endpoint", "repair", "rest", "streams", "threaded"} | TOP
 WORLD = {"asyncio", "logging", "picows", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 # The session and its parts need nothing installed, so a simulated week of faults runs anywhere.
 STDLIB_ONLY = BRAIN | {"errors", "session"}
@@ -90,10 +92,10 @@ HEADERS: dict[str, set[str]] = {
     "scan": set(),
     "number": set(),
     "layout": set(),
-    "liveness": set(),
+    "liveness": {"order"},
     "sequence": set(),
     "histogram": set(),
-    "symbols": {"scan"},
+    "symbols": {"scan", "order"},
     "ring": {"tick", "order"},
     "table": {"tick", "order"},
     "schema": {"scan"},
@@ -126,8 +128,8 @@ PUBLIC = """
     AuthError Backoff Calendar Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap
     GapError GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader
     PriceTable Provider Recovery Rotation Schema Spliced StaleError Staleness Status Strategy Subscription
-    SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN TickReader TickRing Week bars check fx_week kernels
-    levels marks quotes trades
+    SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN ThreadedFeed TickReader TickRing Week bars check fx_week
+    kernels levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")
@@ -211,6 +213,11 @@ def test_the_session_and_its_parts_import_only_the_standard_library(path: Path) 
     packages = {name.split(".")[0] for name in imports_of(path, even_for_types=False)}
     outside = packages - sys.stdlib_module_names - {"fastfeed"}
     assert not outside, f"{named(path)} imports {sorted(outside)}"
+
+
+@pytest.mark.parametrize("path", [p for p in ROOM_FILES if room_of(p) != "text"], ids=named)
+def test_json_is_read_and_written_through_one_room(path: Path) -> None:
+    assert not any(name.split(".")[0] == "orjson" for name in imports_of(path)), "orjson locks a free interpreter"
 
 
 def cimports_of(path: Path) -> set[str]:

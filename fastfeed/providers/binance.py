@@ -8,28 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import orjson
-
 from fastfeed.dialect import Ack, Dialect, Notice, Refusal, Reply
 from fastfeed.gaps import Fetched
 from fastfeed.providers import Channel, Provider, Recipe
 from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 # Control ------------------------------------------------------------------------------------------------------------
 
 
 def _request(method: str) -> Render:
     def render(request_id: int, topics: Sequence[str]) -> str:
-        return orjson.dumps({"method": method, "params": list(topics), "id": request_id}).decode()
+        return dumps({"method": method, "params": list(topics), "id": request_id}).decode()
 
     return render
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     return tuple(_replies(message if isinstance(message, list) else [message]))
 

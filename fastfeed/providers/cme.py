@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import orjson
-
 from fastfeed.credentials import Auth, Token
 from fastfeed.dialect import Ack, Beat, Denial, Dialect, Greeting, Refusal, Reply
 from fastfeed.failures import Failure
@@ -22,6 +20,7 @@ from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import Week
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 _MONTHS = "FGHJKMNQUVXZ"
 
@@ -34,7 +33,7 @@ def _request(kind: str) -> Render:
             "subscriptionMessageTypes": [_type_of(topics[0])] if topics else [],
             "subscriptions": wishes,
         }
-        return orjson.dumps({"header": header, "payload": payload}).decode()
+        return dumps({"header": header, "payload": payload}).decode()
 
     return render
 
@@ -54,8 +53,8 @@ def _wish(topic: str) -> dict[str, object]:
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     header = message.get("header") if isinstance(message, dict) else None
     if not isinstance(header, dict):
@@ -80,7 +79,7 @@ def _replies(header: Mapping[str, object], payload: Mapping[str, object]) -> Ite
 
 
 def _token(body: bytes) -> tuple[str, float | None]:
-    answer = orjson.loads(body)
+    answer = loads(body)
     lives = answer.get("expires_in")
     return str(answer["access_token"]), float(lives) - 60.0 if isinstance(lives, int | float) else None
 

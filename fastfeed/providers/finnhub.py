@@ -11,28 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Beat, Dialect, Refusal, Reply
 from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 
 def _request(kind: str) -> Render:
     def render(_: int, topics: Sequence[str]) -> str:
         (symbol,) = topics
-        return orjson.dumps({"type": kind, "symbol": symbol}).decode()
+        return dumps({"type": kind, "symbol": symbol}).decode()
 
     return render
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     if not isinstance(message, dict):
         return ()

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from fastfeed.backoff import Backoff
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, PingAsked, PongSaid, Refusal, Reply
@@ -20,6 +18,7 @@ from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 _PING = '{"op":"ping","version":"1.0"}'
 
@@ -28,7 +27,7 @@ def _request(op: str) -> Render:
     def render(number: int, topics: Sequence[str]) -> str:
         channel = topics[0].partition(":")[0] if topics else ""
         symbols = [topic.partition(":")[2] for topic in topics]
-        return orjson.dumps({"op": op, "id": number, "channel": channel, "symbols": symbols}).decode()
+        return dumps({"op": op, "id": number, "channel": channel, "symbols": symbols}).decode()
 
     return render
 
@@ -39,8 +38,8 @@ def _channel_of(topic: str) -> str:
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     if not isinstance(message, dict):
         return ()

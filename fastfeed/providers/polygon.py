@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, Greeting, PingAsked, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
@@ -25,25 +23,26 @@ from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import Span, fx_week
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 # Control ------------------------------------------------------------------------------------------------------------
 
 
 def _request(action: str) -> Render:
     def render(_: int, topics: Sequence[str]) -> str:
-        return orjson.dumps({"action": action, "params": ",".join(topics)}).decode()
+        return dumps({"action": action, "params": ",".join(topics)}).decode()
 
     return render
 
 
 def _login(known: Mapping[str, str]) -> tuple[str, ...]:
-    return (orjson.dumps({"action": "auth", "params": known["api_key"]}).decode(),)
+    return (dumps({"action": "auth", "params": known["api_key"]}).decode(),)
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     return tuple(_replies(message if isinstance(message, list) else [message]))
 
@@ -57,7 +56,7 @@ def _replies(messages: Sequence[object]) -> Iterator[Reply]:
         if not isinstance(message, dict):
             continue
         if message.get("action") == "ping":
-            yield PingAsked(orjson.dumps({**message, "action": "pong"}).decode())
+            yield PingAsked(dumps({**message, "action": "pong"}).decode())
             continue
         status, said = message.get("status"), str(message.get("message", ""))
         if status == "connected":

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import orjson
-
 from fastfeed.backoff import Backoff
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, PongSaid, Refusal, Reply
@@ -21,13 +19,14 @@ from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Provider
 from fastfeed.schema import MISSING, Message, Schema
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 
 def _request(command: str) -> Render:
     def render(_: int, topics: Sequence[str]) -> str:
         channel = topics[0].partition(":")[0] if topics else ""
         symbols = [topic.partition(":")[2] for topic in topics]
-        return orjson.dumps({"cmd": command, "data": {"channel": channel, "symbols": symbols}}).decode()
+        return dumps({"cmd": command, "data": {"channel": channel, "symbols": symbols}}).decode()
 
     return render
 
@@ -38,8 +37,8 @@ def _channel_of(topic: str) -> str:
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     return tuple(_replies(message)) if isinstance(message, dict) else ()
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Beat, Denial, Dialect, Refusal, Reply
 from fastfeed.failures import Failure
@@ -20,6 +18,7 @@ from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema, Symbol
 from fastfeed.staleness import fx_week
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 _KEY = "<api key>"  # what a request says until it is sent
 
@@ -28,15 +27,15 @@ def _request(event: str) -> Render:
     def render(_: int, topics: Sequence[str]) -> str:
         # Level 5 is top of book at every change.
         wish = {"thresholdLevel": 5, "tickers": list(topics)}
-        return orjson.dumps({"eventName": event, "authorization": _KEY, "eventData": wish}).decode()
+        return dumps({"eventName": event, "authorization": _KEY, "eventData": wish}).decode()
 
     return render
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     if not isinstance(message, dict):
         return ()

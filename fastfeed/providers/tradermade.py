@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import orjson
-
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
@@ -18,24 +16,25 @@ from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import fx_week
 from fastfeed.subscriptions import Limits
+from fastfeed.text import JSONDecodeError, dumps, loads
 
 
 def _subscribe(_: int, topics: Sequence[str]) -> str:
-    return orjson.dumps({"action": "subscribe", "symbols": list(topics), "send_last": True}).decode()
+    return dumps({"action": "subscribe", "symbols": list(topics), "send_last": True}).decode()
 
 
 def _unsubscribe(_: int, topics: Sequence[str]) -> str:
-    return orjson.dumps({"action": "unsubscribe", "symbols": list(topics)}).decode()
+    return dumps({"action": "unsubscribe", "symbols": list(topics)}).decode()
 
 
 def _login(known: Mapping[str, str]) -> tuple[str, ...]:
-    return (orjson.dumps({"action": "login", "key": known["api_key"], "fmt": "JSON"}).decode(),)
+    return (dumps({"action": "login", "key": known["api_key"], "fmt": "JSON"}).decode(),)
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         # The first version says "User Key Used to many times" in plain text.
         return (Denial(Failure.EVICTED, payload.decode(errors="replace")),) if b"User Key" in payload else ()
     return tuple(_replies(message)) if isinstance(message, dict) else ()
