@@ -32,7 +32,7 @@ format: $(VENV)/lint
 
 types: build $(VENV)/types
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest fastfeed._core fastfeed._wire --concise --allowlist tests/stubtest.allow
+	$(BIN)/python -m mypy.stubtest fastfeed._core fastfeed._wire --concise --allowlist tests/stubtest.allow --mypy-config-file pyproject.toml
 
 build: $(VENV)/fastfeed
 
