@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from fastfeed._core import PriceTable
+from fastfeed.confirm import Confirmation
 from fastfeed.errors import ConfigError, GaveUp
 from fastfeed.events import Event
 from fastfeed.feed import Feed
@@ -320,6 +321,11 @@ class ThreadedFeed:
     def stats(self) -> dict[str, Any]:
         """As `Feed.stats`."""
         return self._runner.call(self._runner.feed.stats)
+
+    def confirms(self, symbol: str, *, max_age: float = 2.0, tolerance: float = 0.001) -> Confirmation:
+        """As `Feed.confirms`."""
+        feed = self._runner.feed
+        return self._runner.call(lambda: feed.confirms(symbol, max_age=max_age, tolerance=tolerance))
 
     def health(self, max_age: float | None = None) -> dict[str, Any]:
         """As `Feed.health`."""

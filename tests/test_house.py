@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
     | BRAIN
     | {"session", "providers", "credentials", "decoder", "endpoint", "streams"}
     | {"connection", "legs", "lookout", "repair", "confirm"},
-    "threaded": CORE | BRAIN | {"providers", "streams", "feed"},
+    "threaded": CORE | BRAIN | {"confirm", "providers", "streams", "feed"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},

@@ -20,7 +20,7 @@ import pytest
 from exchange import DEADLINE, Exchange, quote, trade
 
 import fastfeed
-from fastfeed import ConfigError, ConnectError, GaveUp, StaleError, ThreadedFeed
+from fastfeed import ConfigError, ConnectError, GaveUp, StaleError, ThreadedFeed, connection, legs, repair
 from fastfeed.events import Connected, EventsLost
 from fastfeed.feed import Feed
 from fastfeed.streams import EVENTS_KEPT
@@ -293,9 +293,9 @@ def test_it_has_every_option_method_and_property_of_a_feed() -> None:
 
     options = set(inspect.signature(Feed).parameters)
     assert set(inspect.signature(ThreadedFeed).parameters) == options | {"loop_factory"}
-    told_by_connections = {name for name in public(Feed) if name.startswith("on_") and name != "on_batch"}
-    inside = {"carrying"}  # asked by the feed's own parts
-    assert public(Feed) - told_by_connections - inside <= public(ThreadedFeed)
+    # What the feed's own parts ask of it and tell it is not for users.
+    inside = set().union(*(public(face) for face in (connection.Owner, legs.House, repair.Owner))) - {"prices"}
+    assert public(Feed) - inside <= public(ThreadedFeed)
 
 
 # Errors -------------------------------------------------------------------------------------------------------------
