@@ -10,14 +10,14 @@ import asyncio
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastfeed.errors import GaveUp
+from fastfeed.errors import ConfigError, GaveUp
 from fastfeed.events import Event, EventsLost
 from fastfeed.records import PRICE_DTYPE
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Records = npt.NDArray[np.void]
 Ledger = dict[str, int]
 T = TypeVar("T")
+S = TypeVar("S", bound="Stream[Any]")
 
 EVENTS_KEPT = 1024  # per event stream, before the oldest are lost
 CALLBACK_ROWS = 1024  # of the buffer a callback is shown, per call
@@ -317,3 +318,83 @@ class BatchCallback:
 
     def __repr__(self) -> str:
         return f"<BatchCallback {self.name}{' cancelled' if self.cancelled else ''}>"
+
+
+class Readers:
+    """Everybody who reads a feed, each under a name of its own, and the one bell that wakes them.
+
+    `now` gives monotonic seconds; `failed` is told of a callback that raised. `also` is called whenever one is woken.
+    """
+
+    def __init__(self, now: Callable[[], float], failed: Callable[[BatchCallback, Exception], None]) -> None:
+        self.bell = Bell()  # rung at the end of each socket read that made ticks
+        self.ending = Ending()
+        self.also: Callable[[], object] = _nothing
+        self.slowest = (0.0, "")  # the longest run of a callback since somebody set it back: seconds, name
+        self._now = now
+        self._failed = failed
+        self._callbacks: list[BatchCallback] = []
+        self._streams: weakref.WeakValueDictionary[str, Stream[Any]] = weakref.WeakValueDictionary()
+        self._names_made = 0
+
+    def __iter__(self) -> Iterator[Stream[Any] | BatchCallback]:
+        """All but the streams nobody holds any more and the closed ones."""
+        yield from [stream for stream in list(self._streams.values()) if not stream.closed]
+        yield from [callback for callback in self._callbacks if not callback.cancelled]
+
+    def named(self, kind: str, name: str | None) -> str:
+        """A name for a new reader. Raises ConfigError where `name` is taken."""
+        self._callbacks = [callback for callback in self._callbacks if not callback.cancelled]
+        taken = {reader.name for reader in self}
+        if name is None:
+            self._names_made += 1
+            return f"{kind}-{self._names_made}"
+        if name in taken:
+            raise ConfigError(f"name={name!r} is taken by another consumer of this feed: {', '.join(sorted(taken))}")
+        return name
+
+    def keep(self, stream: S) -> S:
+        """Wake it and count it as long as somebody holds it."""
+        self._streams[stream.name] = stream
+        return stream
+
+    def callback(self, callback: Callable[[Records], Any], reader: PriceReader, name: str | None) -> BatchCallback:
+        """Call it at the end of each socket read that made ticks."""
+        handle = BatchCallback(self.named("on_batch", name), callback, reader, self._failed)
+        self._callbacks.append(handle)
+        return handle
+
+    def show(self) -> None:
+        """There are ticks: run the callbacks, then wake whoever waits."""
+        if self._callbacks:
+            started = self._now()
+            for callback in self._callbacks:
+                callback.run()
+                ended = self._now()
+                self.slowest = max(self.slowest, (ended - started, callback.name))
+                started = ended
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        self.bell.ring()
+        self.also()
+
+    def tell(self, event: Event) -> None:
+        """An event for all who read events."""
+        for stream in self:
+            if isinstance(stream, Events):
+                stream.push(event)
+        self.also()
+
+    def end(self, failure: GaveUp | None) -> None:
+        """Everything that will ever come has come."""
+        self.ending.reach(failure)
+        for stream in self:
+            if isinstance(stream, Events):
+                stream.end()
+        self.ring()
+
+
+def _nothing() -> None:
+    pass

@@ -21,7 +21,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from fastfeed._core import PriceTable
 from fastfeed.confirm import Confirmation
-from fastfeed.errors import ConfigError, GaveUp
+from fastfeed.decoder import Decoder
+from fastfeed.errors import ConfigError
 from fastfeed.events import Event
 from fastfeed.feed import Feed
 from fastfeed.providers import Provider
@@ -64,21 +65,10 @@ class _Feed(Feed):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.bell = _Bell()
         super().__init__(*arguments, **options)
-
-    def on_ticks(self) -> None:
-        super().on_ticks()
-        self.bell.ring()
-
-    def on_event(self, event: Event) -> None:
-        super().on_event(event)
-        self.bell.ring()
+        self._readers.also = self.bell.ring
 
     def events(self, *, name: str | None = None) -> Events:
-        return self._keep(_Events(self._name("events", name), self._ending))
-
-    def _end(self, failure: GaveUp | None = None) -> None:
-        super()._end(failure)
-        self.bell.ring()
+        return self._readers.keep(_Events(self._readers.named("events", name), self._readers.ending))
 
 
 class _Events(Events):
@@ -276,6 +266,11 @@ class ThreadedFeed:
     def provider(self) -> Provider:
         """As in Feed."""
         return self._runner.feed.provider
+
+    @property
+    def decoder(self) -> Decoder:
+        """The feed's decoder, to look at: what changes it belongs to the feed's thread."""
+        return self._runner.feed.decoder
 
     @property
     def prices(self) -> PriceTable:

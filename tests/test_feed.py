@@ -15,7 +15,7 @@ from exchange import Exchange, ack, depth, quote, trade, until
 import fastfeed
 from fastfeed import Backoff, ConfigError, Feed, GaveUp, Heartbeat, Status, Subscription, events
 from fastfeed.errors import ConnectError, StaleError, SubscriptionRejected
-from fastfeed.streams import CALLBACK_ROWS, EVENTS_KEPT, Stream
+from fastfeed.streams import CALLBACK_ROWS, EVENTS_KEPT, Ending, Events, Readers, Stream
 
 SWIFT = Backoff(base=0.02, cap=0.05)
 
@@ -408,11 +408,12 @@ def test_a_coroutine_function_is_no_callback() -> None:
 # Events -------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_stream_read_too_slowly_says_how_many_it_lost(exchange: Exchange) -> None:
-    feed = feed_of(exchange)
-    stream = feed.events()
+async def test_an_event_stream_read_too_slowly_says_how_many_it_lost() -> None:
+    ending = Ending()
+    readers = Readers(lambda: 0.0, lambda *_: None)
+    stream = readers.keep(Events("slow", ending))
     for n in range(EVENTS_KEPT + 10):
-        feed.on_event(events.Alert("info", str(n)))
+        readers.tell(events.Alert("info", str(n)))
     assert await next_of(stream) == events.EventsLost(10)
     assert await next_of(stream) == events.Alert("info", "10")
     assert stream.lost == 10

@@ -64,11 +64,13 @@ ROOMS: dict[str, set[str]] = {
     "legs": CORE | BRAIN | {"session", "connection"},
     "lookout": CORE | BRAIN | {"session", "connection", "legs"},
     "repair": CORE | BRAIN | {"providers", "connection", "rest"},
+    "engine": CORE
+    | BRAIN
+    | {"session", "providers", "decoder", "endpoint", "streams", "connection", "legs", "lookout", "repair"},
     "feed": CORE
     | BRAIN
-    | {"session", "providers", "credentials", "decoder", "endpoint", "streams"}
-    | {"connection", "legs", "lookout", "repair", "confirm"},
-    "threaded": CORE | BRAIN | {"confirm", "providers", "streams", "feed"},
+    | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "engine", "confirm"},
+    "threaded": CORE | BRAIN | {"confirm", "decoder", "feed", "providers", "streams"},
     "lab": CORE | {"session", "providers"},
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
@@ -80,7 +82,7 @@ COMMANDS = {"__main__", "cli", "demo", "screen"}
 TOP = COMMANDS | {"serve", "lab"}
 # Rooms that talk to the world: the feed with its sockets and its waiting side, and what stands above it. The others do
 # not sleep, log, roll dice or open sockets: time and chance are arguments.
-SHELLS = {"feed", "connection", "credentials", "endpoint", "repair", "rest", "streams", "threaded"} | TOP
+SHELLS = {"feed", "engine", "connection", "credentials", "endpoint", "repair", "rest", "streams", "threaded"} | TOP
 WORLD = {"asyncio", "logging", "picows", "random", "secrets", "selectors", "socket", "ssl", "threading", "time"}
 # The session and its parts need nothing installed, so a simulated week of faults runs anywhere.
 STDLIB_ONLY = BRAIN | {"errors", "session"}
