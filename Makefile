@@ -32,11 +32,7 @@ format: $(VENV)/lint
 
 types: build $(VENV)/types
 	$(BIN)/mypy
-<<<<<<< Updated upstream
 	$(BIN)/python -m mypy.stubtest fastfeed._core fastfeed._wire --concise --allowlist tests/stubtest.allow --mypy-config-file pyproject.toml
-=======
-	$(BIN)/python -m mypy.stubtest fastfeed._core fastfeed._wire --mypy-config-file pyproject.toml --concise --allowlist tests/stubtest.allow
->>>>>>> Stashed changes
 
 build: $(VENV)/fastfeed
 
