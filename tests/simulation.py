@@ -32,6 +32,7 @@ from fastfeed.errors import AuthError, ConnectError, HandshakeError
 from fastfeed.failures import AT_ONCE, BUDGETS, Failure, classify_close, classify_error
 from fastfeed.heartbeat import Beats, Heartbeat
 from fastfeed.providers import Provider, provider
+from fastfeed.rotation import Rotation
 from fastfeed.session import ACK_TIMEOUT, LOGIN_TIMEOUT, RENEW_TIMEOUT, RESTORE_GRACE, Session, State
 from fastfeed.signals import (
     Close,
@@ -43,14 +44,17 @@ from fastfeed.signals import (
     Emit,
     Forget,
     Heard,
+    Inherit,
     Input,
     Judge,
     Login,
     Lost,
     Opened,
     Pong,
+    Relief,
     Renew,
     Renewed,
+    Rotate,
     Send,
     SendAppPing,
     SendPing,
@@ -188,6 +192,7 @@ class Line:
             beats=feed.beats,
             logs_in=feed.logs_in,
             renewable=feed.renewable,
+            rotation=feed.rotation,
         )
         self.due: float | None = None  # when the timer goes off
         self.epoch = 0
@@ -227,6 +232,8 @@ class Line:
         self.stopped = False
         self.logged_in = False
         self.renewals = 0  # since the last stable connection
+        self.successor: Line | None = None  # opened beside it, to take its place
+        self.asked_for_relief = False
 
     # Hands -----------------------------------------------------------------------------------------------------------
 
@@ -265,7 +272,7 @@ class Line:
                 self.pace()
                 if self.reachable() and self.pongs:
                     said = json.dumps({"pong": action.number, "time": EPOCH + now}).encode()
-                    self.answer(Control(said, EPOCH + now + 0.1))
+                    self.answer(Control(said))
             elif kind is Login:
                 world.trace.update(b"%r I\n" % now)
                 self.pace()
@@ -276,10 +283,17 @@ class Line:
             elif kind is Renew:
                 world.trace.update(b"%r R\n" % now)
                 self.renew()
+            elif kind is Rotate:
+                world.trace.update(f"{now!r} T {action.reason}\n".encode())
+                world.told.hits["rotations"] += 1
+                if world.feed.rotation is None or self.asked_for_relief:
+                    world.broken(f"{self.name}: asks for a successor once more: {action.reason}")
+                self.asked_for_relief = True
+                world.later(world.dice.random() * 0.5, world.relieve, self)
             elif kind is SetOffset:
                 world.trace.update(b"%r O\n" % now)
                 world.told.hits["clock offset"] += 1
-                if abs(action.seconds) > 5.0:
+                if abs(action.seconds) > 7.0:  # half the longest round trip there is, as the clocks are one
                     world.broken(f"{self.name}: takes the clocks to be {action.seconds} s apart")
             elif kind is Close:
                 world.trace.update(f"{now!r} C {action}\n".encode())
@@ -342,6 +356,8 @@ class Line:
             self.world.broken(f"{self.name}: dials {self.not_before - self.world.now} s before it may")
         if self.stopped or self.gave_up:
             self.world.broken(f"{self.name}: dials after the end")
+        if self.successor is not None:
+            self.world.broken(f"{self.name}: dials although another takes its place")
         self.world.count_dial()
         self.door(self)
 
@@ -400,6 +416,8 @@ class Line:
             return
         if isinstance(event, Closed | DialFailed):
             self.forget()
+        if isinstance(event, Control):
+            event = replace(event, utc=EPOCH + self.world.now)
         self.tell(event)
 
     def beat(self, epoch: int) -> None:
@@ -564,7 +582,9 @@ class Line:
             if session.reconnects != self.reopened:
                 world.broken(f"{self.name}: counts {session.reconnects} reconnects of {self.reopened}")
         failed = isinstance(event, DialFailed) or (before is State.OPEN and after in LOST_STATES)
-        if before is State.OPEN and after in LOST_STATES:
+        relieved = after is State.STOPPED and not self.stopped and self.successor is not None
+        if before is State.OPEN and (after in LOST_STATES or relieved):
+            self.asked_for_relief = False
             self.lost_at = now if self.lost_at is None else self.lost_at
             if events.Disconnected not in by_kind or not any(isinstance(action, Lost) for action in actions):
                 world.broken(f"{self.name}: lost, and nobody was told")
@@ -593,7 +613,11 @@ class Line:
         elif events.GaveUp in by_kind:
             world.broken(f"{self.name}: says it gave up, and is {after}")
         if after is State.STOPPED and not self.stopped:
-            world.broken(f"{self.name}: stopped by itself")
+            if self.successor is None:
+                world.broken(f"{self.name}: stopped by itself")
+            else:
+                world.told.hits["died while another came up"] += 1
+                world.at(now, world.take_over, self)
 
     def judge_failure(
         self,
@@ -680,6 +704,7 @@ class Feed:
     greets: bool
     logs_in: bool
     renewable: bool
+    rotation: Rotation | None
     door: Door
     dialled: deque[float] = field(default_factory=deque)
     lines: list[Line] = field(default_factory=list)
@@ -804,6 +829,9 @@ class World:
             greets=dice.random() < 0.3,
             logs_in=dice.random() < 0.3,
             renewable=dice.random() < 0.5,
+            rotation=dice.choice(
+                (None, None, None, Rotation(), Rotation(), Rotation(), Rotation(after=90.0, jitter=0.5, retry=5.0))
+            ),
             door=Door(self.provider.limits.dials_per_five_minutes),
         )
 
@@ -827,10 +855,13 @@ class World:
             by_path.setdefault(self.provider.channels[wish.channel].path, []).append(wish)
         for path, wanted in by_path.items():
             left = wanted
-            for line in self.feed.lines:
-                if line.path == path:
+            successors = {id(line.successor) for line in self.feed.lines}
+            for line in list(self.feed.lines):
+                if line.path == path and id(line) not in successors:
                     room = len(left) if limit is None else max(0, limit - len(line.session.book))
                     self.wish(line, left[:room], start)
+                    if line.successor in self.feed.lines:
+                        self.wish(line.successor, left[:room], start)
                     left = left[room:]
             for part in spread(left, limit):
                 line = Line(self, f"{path}#{self.lines_made}", path, self.lines_made)
@@ -859,6 +890,65 @@ class World:
                 if not len(line.session.book):
                     self.stop(line)
                     self.feed.lines.remove(line)
+
+    def relieve(self, line: Line) -> None:
+        """A successor is opened beside the line, which is asked to go once it delivers; or none comes up."""
+        if line not in self.feed.lines or line.session.state is not State.OPEN or self.over or line.successor:
+            line.asked_for_relief = False
+            return
+        line.asked_for_relief = False
+        if self.dice.random() < 0.2:
+            line.tell(Relief(False))
+            return
+        new = Line(self, f"{line.path}#{self.lines_made}", line.path, self.lines_made)
+        self.lines_made += 1
+        line.successor = new
+        self.feed.lines.append(new)
+        line.tell(Relief(True))
+        self.wish(new, [record.subscription for record in line.session.book], start=True)
+        self.later(1.0 + self.dice.random() * 10, self.retire, line)
+
+    def retire(self, line: Line) -> None:
+        """The overlap is over: the successor has come up, or it is given up for the time being."""
+        new = line.successor
+        if new is None or line not in self.feed.lines or self.over or line.session.state is State.STOPPED:
+            return
+        if new not in self.feed.lines:
+            line.successor = None
+            line.tell(Relief(False))
+        elif new.session.state is State.OPEN and new.session.book.settled:
+            self.move(line, new)
+            self.stop(line)
+            self.feed.lines.remove(line)
+            self.told.hits["replaced"] += 1
+        else:
+            line.successor = None
+            line.tell(Relief(False))
+            self.move(new, line)
+            self.stop(new)
+            self.feed.lines.remove(new)
+
+    def take_over(self, line: Line) -> None:
+        """The old one has died before the overlap was over: what it delivered is missing until the new one does."""
+        new = line.successor
+        if new is None or line not in self.feed.lines or self.over:
+            return
+        self.feed.lines.remove(line)
+        line.stopped = True
+        left = [record.subscription for record in line.session.book if record.subscription in self.wanted]
+        if new not in self.feed.lines:  # nothing was left to wish of it, meanwhile
+            self.carry(left)
+            return
+        self.move(line, new)
+        missing = {record.subscription for record in new.session.book.silent}
+        if new.lost_at is None and missing.intersection(left):
+            new.lost_at = self.now
+        new.tell(Inherit(tuple(left)))
+
+    def move(self, old: Line, new: Line) -> None:
+        """What has been wished of the one only, meanwhile, is wished of the other; what was dropped is dropped."""
+        wishes = [record.subscription for record in old.session.book if record.subscription not in new.session.book]
+        self.wish(new, [wish for wish in wishes if wish in self.wanted], start=True)
 
     def stop(self, line: Line) -> None:
         line.stopped = True

@@ -84,6 +84,8 @@ def test_a_thousand_worlds_keep_every_promise_and_meet_everything_there_is() -> 
     for judged in ("live", "quiet", "suspect", "stale"):
         assert told.hits[f"judged {judged}"], judged
     assert told.hits["renewals"]
+    assert told.hits["replaced"]
+    assert told.hits["died while another came up"]
     assert told.hits["clock offset"]
     for shape in ("flat", "nested"):
         assert told.hits[f"refusal, {shape}"], shape
