@@ -12,8 +12,8 @@ from binary cimport binary_frame
 from histogram cimport histogram, histogram_record
 from json cimport json_frame, json_learn
 from layout cimport (
-    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_STEPS, LAYOUTS, ff_fields, layout, layout_choice, layout_room,
-    layout_set,
+    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, LAYOUT_STEPS, ff_fields, layout_choice, layout_keep,
+    layout_open, layout_set,
 )
 from liveness cimport liveness, liveness_touch
 from message cimport message_finish
@@ -46,8 +46,8 @@ cdef struct decoder:
     liveness* liveness
     streams streams
     watch watch
-    layout draft              # the layout being learned
-    layout_set layouts
+    layout_set* layouts
+    void* layout_memory       # what `layouts` was cut from, at a cache line
     int32_t credit            # below zero, prediction rests for as many frames
     slot* trace
     msgpack_plans* plans      # of ENCODING_MSGPACK
@@ -86,12 +86,13 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.watch.lag = &d.lag
     d.watch.ticks = &d.ticks
     d.trace = <slot*>calloc(LAYOUT_STEPS, sizeof(slot))
+    d.layouts = layout_open(&d.layout_memory)
     if p.encoding == ENCODING_MSGPACK:
         d.plans = <msgpack_plans*>calloc(1, sizeof(msgpack_plans))
         if d.plans == NULL:
             return False
         d.plans.credit = PLAN_CREDIT
-    return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL
+    return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL and d.layouts != NULL
 
 
 cdef inline void decoder_close(decoder* d) noexcept nogil:
@@ -103,6 +104,7 @@ cdef inline void decoder_close(decoder* d) noexcept nogil:
     streams_close(&d.streams)
     watch_close(&d.watch)
     free(d.trace)
+    free(d.layout_memory)
     free(d.plans)
     free(d.scratch)
 
@@ -250,7 +252,7 @@ cdef inline bint decoder_predict(
         return False
     f = d.slots.fields
     f.time_text = NULL
-    if not d.kernel.find(&d.layouts, p, end, lead, padded, f):
+    if not d.kernel.find(d.layouts, p, end, lead, padded, f):
         return False
     m = &d.program.messages[f.message]
     if not m.plain or f.time_text != NULL or f.symbol_size == 0:
@@ -270,9 +272,8 @@ cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint s
     cdef int verdict
     d.slots.trace = d.trace if d.credit >= 0 else NULL
     verdict = json_frame(&d.slots, p, end, simd)
-    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, p, end, &d.draft):
-        layout_room(&d.layouts)[0] = d.draft
-        d.layouts.count += d.layouts.count < LAYOUTS
+    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, p, end, &d.layouts.draft):
+        layout_keep(d.layouts)
     return verdict
 
 
@@ -376,9 +377,14 @@ cdef inline int decoder_frame(
 cdef inline int decoder_in_place(
     decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
-    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile."""
+    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile.
+
+    Nothing need be readable in front of it; where a layout wants that, the frame is copied.
+    """
     cdef char behind = p[size]
     cdef int verdict
+    if d.layouts.early and d.kernel.in_place and size <= LAYOUT_LONGEST:
+        return decoder_copied(d, p, size, recv_ns, mono_ns, source, text)
     p[size] = 0
     verdict = decoder_frame(d, p, p + size, 0, recv_ns, mono_ns, source, text)
     p[size] = behind

@@ -364,6 +364,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
             return False
         step = &l.step[l.steps - 1]
         mark = s.start + s.size
+        step.length = s.size
         memset(step.stop, mark[0], 16)
         step.field = FIELD_COUNT
         if s.type == SLOT_STRING:

@@ -46,18 +46,19 @@ typedef struct layout_step {
     uint8_t size;        /* how many they are */
     uint8_t action;      /* STEP_*: what follows */
     uint8_t field;       /* PRICE: which number; INTEGER: which integer; BOOL: FIELD_SIDE or not */
+    uint32_t length;     /* of the value it was learned from */
 } layout_step;
 
 enum {
-    LAYOUTS = 8, LAYOUT_STEPS = 64, LAYOUT_COMMAS = 62, LAYOUT_LONGEST = 1024, LAYOUT_LEAD = 16,
+    LAYOUTS = 8, LAYOUT_STEPS = 64, LAYOUT_VALUES = 32, LAYOUT_COMMAS = 62, LAYOUT_LONGEST = 1024, LAYOUT_LEAD = 16,
     LAYOUT_PLACES = LAYOUT_COMMAS + 2 + 64 /* room for a whole word of commas too many */
 };
 
 /* Where things lie in a frame, however long the values before them are: so many bytes from its nth comma. Comma 0
  * stands for the start of the frame, the one after the last for its end. */
 typedef struct layout_places {
-    uint8_t comma[LAYOUT_STEPS];
-    int16_t bytes[LAYOUT_STEPS];
+    FF_LINE int16_t bytes[LAYOUT_VALUES];
+    uint8_t comma[LAYOUT_VALUES];
 } layout_places;
 
 enum { LAYOUT_MEMBERS = 32 };
@@ -68,7 +69,7 @@ typedef struct layout_member {
     FF_ALIGNED uint8_t literal[16]; /* left aligned */
     uint8_t mask[16];
     uint8_t size;
-    uint8_t value, again;           /* LAYOUT_STEPS - 1: none; `again`: the second time of an odd one */
+    uint8_t value, again;           /* LAYOUT_VALUES - 1: none; `again`: the second time of an odd one */
     uint8_t quote;                  /* the byte behind the value, 0 for a number */
     uint16_t exact;                 /* 0xFFFF: all literal */
 } layout_member;
@@ -82,7 +83,7 @@ typedef struct layout {
     uint16_t present;
     uint16_t null;
     uint8_t commas;           /* of a frame of this layout; 255: it cannot be run by places */
-    uint8_t early;            /* a place may lie less than 16 bytes from the start */
+    uint8_t early;            /* a vector of the frame it was learned from began before that */
     uint8_t padded;           /* a text of it is read with wide loads later: the frame must be padded */
     uint8_t checks;           /* how much literal text there is, in vectors */
     uint8_t values;           /* how many; prices and integers twice where their number is odd */
@@ -92,14 +93,14 @@ typedef struct layout {
     uint8_t marked;           /* there are texts of time or side */
     layout_places check;      /* of its vector */
     layout_places from, to;   /* of the values; `to` of the vector that ends there */
-    uint16_t longest[LAYOUT_STEPS]; /* longer ones are for layout_take */
+    FF_LINE uint16_t longest[LAYOUT_VALUES]; /* longer ones are for layout_take */
     uint64_t late;            /* so are these: booleans, texts without quotes */
-    uint8_t action[LAYOUT_STEPS], field[LAYOUT_STEPS], quoted[LAYOUT_STEPS], step_of[LAYOUT_STEPS];
+    uint8_t action[LAYOUT_VALUES], field[LAYOUT_VALUES], quoted[LAYOUT_VALUES], step_of[LAYOUT_VALUES];
     uint8_t members;          /* 0: no flat object, or they cannot be told apart */
     uint8_t which[LAYOUT_MEMBERS];
     uint32_t multiplier;
     layout_member member[LAYOUT_MEMBERS];
-    FF_ALIGNED struct { uint8_t literal[16], mask[16]; } text[LAYOUT_STEPS]; /* right aligned; four at a time */
+    FF_LINE struct { uint8_t literal[16], mask[16]; } text[LAYOUT_VALUES]; /* right aligned; four at a time */
 } layout;
 
 /* Exactly the n bytes at p as the inside of a string without escapes. */
@@ -153,18 +154,30 @@ static int layout_take(uint8_t action, uint8_t field, int quoted, const char *p,
 typedef struct layout_set {
     uint32_t count;
     uint32_t hand;                        /* where the next one goes that has not been `used` since it was there */
+    uint32_t early;                       /* some of them have been early */
     layout *likely[LAYOUT_COMMAS + 1];    /* by commas of the frame: the latest right one, or NULL */
     layout known[LAYOUTS];
+    layout draft;                         /* the one being learned */
 } layout_set;
 
-/* Where to learn the next layout. */
-static layout *layout_room(layout_set *s) {
-    if (s->count < LAYOUTS) return &s->known[s->count];
+/* An empty set at a cache line of the memory to be freed; NULL if there is none. */
+static layout_set *layout_open(void **memory) {
+    *memory = calloc(1, sizeof(layout_set) + 64);
+    return *memory == NULL ? NULL : (layout_set *)(((uintptr_t)*memory + 63) & ~(uintptr_t)63);
+}
+
+/* The draft is right: remember it. */
+static void layout_keep(layout_set *s) {
+    s->early |= s->draft.early;
+    if (s->count < LAYOUTS) {
+        s->known[s->count++] = s->draft;
+        return;
+    }
     while (s->known[s->hand].used) {
         s->known[s->hand].used = 0;
         s->hand = (s->hand + 1) % LAYOUTS;
     }
-    return &s->known[s->hand];
+    s->known[s->hand] = s->draft;
 }
 
 /* Is the text from p to end of a layout remembered? Its values in f then; else 0, f worthless. The byte at `end` is
@@ -265,7 +278,7 @@ typedef struct layout_span {
 } layout_span;
 
 static int layout_put(layout *l, uint32_t i, const layout_span *v) {
-    if (i >= LAYOUT_STEPS) return 0;
+    if (i >= LAYOUT_VALUES) return 0;
     l->from.comma[i] = v->from_comma;
     l->from.bytes[i] = v->from_bytes;
     l->to.comma[i] = v->to_comma;
@@ -288,7 +301,7 @@ static void layout_arrange(layout *l) {
     layout_span found[LAYOUT_STEPS], *v = found;
     char text[16 * LAYOUT_STEPS];
     uint32_t i, k, size = 0, values = 0, comma = 0, spans = 0;
-    uint32_t least = 0; /* the nearest to the start that the place in hand can be */
+    uint32_t so_far = 0; /* bytes of the frame it is learned from */
     uint8_t *counts[] = {&l->prices, &l->integers, &l->numbers, &l->texts, &l->truths};
     l->commas = 255;
     l->checks = l->early = l->marked = l->members = 0;
@@ -325,16 +338,17 @@ static void layout_arrange(layout *l) {
             at = 0;
             bytes = (int16_t)size;
         }
-        least += size;
+        so_far += size;
         for (k = 0; k < size; k += 16) {
             uint32_t end = size - k < 16 ? size : k + 16, m = end < 16 ? end : 16;
-            if (l->checks == LAYOUT_STEPS) return;
+            uint32_t skip = so_far < 16 && !values ? 0 : 16 - m; /* nothing in front of the frame: to the left */
+            if (l->checks == LAYOUT_VALUES) return;
             memset(&l->text[l->checks], 0, sizeof l->text[0]);
-            memcpy(l->text[l->checks].literal + 16 - m, text + end - m, m);
-            memset(l->text[l->checks].mask + 16 - m, 0xFF, m);
+            memcpy(l->text[l->checks].literal + skip, text + end - m, m);
+            memset(l->text[l->checks].mask + skip, 0xFF, m);
             l->check.comma[l->checks] = (uint8_t)at;
-            l->check.bytes[l->checks] = (int16_t)(bytes - (int)(size - end) - 16);
-            l->early |= least - (size - end) < 16;
+            l->check.bytes[l->checks] = (int16_t)(bytes - (int)(size - end) - (int)(skip + m));
+            l->early |= so_far - (size - end) < skip + m;
             l->checks++;
         }
         if (is_last) break;
@@ -345,8 +359,8 @@ static void layout_arrange(layout *l) {
         v->action = s->action;
         v->field = s->field;
         v->quoted = s->stop[0] == '"';
-        least += !v->quoted;
-        l->early |= least < 16;
+        so_far += s->length;
+        l->early |= so_far < 16;
         size = 0;
     }
     for (i = 1; i < values; i++) /* prices in the order of their fields: neighbours are stored together */
@@ -375,7 +389,7 @@ static void layout_arrange(layout *l) {
     }
     for (; l->checks % 4; l->checks++) memset(&l->text[l->checks], 0, sizeof l->text[0]);
     l->values = (uint8_t)spans;
-    if (l->prices <= FIELD_NUMBERS && l->integers <= 4 && l->checks <= 32 && spans <= 32) {
+    if (l->prices <= FIELD_NUMBERS && l->integers <= 4) {
         l->commas = (uint8_t)comma;
         layout_loosen(l);
     }
@@ -426,12 +440,12 @@ static void layout_loosen(layout *l) {
                 m->exact = value == LAYOUT_STEPS ? 0xFFFF : 0;
                 m->quote = !m->exact && quotes == 4 ? '"' : 0;
                 m->size = (uint8_t)size;
-                m->value = m->again = LAYOUT_STEPS - 1;
+                m->value = m->again = LAYOUT_VALUES - 1;
                 memcpy(m->literal, text, size);
                 memset(m->mask, 0xFF, size);
                 for (uint32_t v = 0; v < l->values; v++)
                     if (!m->exact && l->step_of[v] == value) {
-                        if (m->value == LAYOUT_STEPS - 1) m->value = (uint8_t)v;
+                        if (m->value == LAYOUT_VALUES - 1) m->value = (uint8_t)v;
                         else m->again = (uint8_t)v;
                     }
                 members++;
@@ -453,7 +467,7 @@ static void layout_loosen(layout *l) {
         if (s->action != STEP_LITERAL) value = i;
     }
     l->members = (uint8_t)members;
-    if (l->values >= LAYOUT_STEPS || !layout_tell_apart(l)) l->members = 0;
+    if (l->values >= LAYOUT_VALUES || !layout_tell_apart(l)) l->members = 0;
 }
 
 /* The places of a layout that has too many for one vector of them. */

@@ -11,7 +11,7 @@ cdef extern from "layout.h" nogil:
         STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_SYMBOL, STEP_TEXT
         STEP_NUMBER, STEP_TIME_TEXT, STEP_SIDE_TEXT, STEP_BOOL
     enum:
-        LAYOUTS, LAYOUT_STEPS, LAYOUT_LEAD
+        LAYOUT_STEPS, LAYOUT_LEAD, LAYOUT_LONGEST
     ctypedef struct ff_fields:
         double number[8]
         int64_t integer[4]
@@ -37,6 +37,7 @@ cdef extern from "layout.h" nogil:
         uint8_t size
         uint8_t action
         uint8_t field
+        uint32_t length
     ctypedef struct layout:
         layout_step step[64]
         uint32_t steps
@@ -46,12 +47,15 @@ cdef extern from "layout.h" nogil:
         uint8_t padded
     ctypedef struct layout_set:
         uint32_t count
+        uint32_t early
+        layout draft
     ctypedef int (*layout_kernel)(
         layout_set* s, const char* p, const char* end, uint32_t lead, bint padded, ff_fields* f) noexcept nogil
     ctypedef struct layout_choice:
         const char* name
         layout_kernel find
         bint in_place
-    layout* layout_room(layout_set* s)
+    layout_set* layout_open(void** memory)
+    void layout_keep(layout_set* s)
     void layout_arrange(layout* l)
     const layout_choice* layout_kernels()

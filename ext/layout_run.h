@@ -132,11 +132,16 @@ FF_TARGET static inline __m128i FF_KERNEL(zeros)(__m128i digits, const layout_sh
     return _mm_cmpeq_epi8(digits, _mm_load_si128((const __m128i *)shape->padded));
 }
 
+/* The last n bytes of v, zeros before them. */
+FF_TARGET static inline __m128i FF_KERNEL(end_of)(__m128i v, uint32_t n) {
+    return _mm_and_si128(v, _mm_loadu_si128((const __m128i *)(LAYOUT_LAST + n)));
+}
+
 /* What of the n bytes at the end of v is not plain ASCII text. */
 FF_TARGET static inline __m128i FF_KERNEL(special)(__m128i v, uint32_t n) {
     __m128i m = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
     m = _mm_or_si128(m, _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)));
-    return _mm_and_si128(m, _mm_loadu_si128((const __m128i *)(LAYOUT_LAST + n)));
+    return FF_KERNEL(end_of)(m, n);
 }
 
 #if defined(FF_AVX512)
@@ -224,8 +229,8 @@ FF_TARGET FF_INLINE int FF_KERNEL(take)(
     f->keyed = !(late >> k & 1);
     f->symbol = base + from[k];
     f->symbol_size = size[k] >> 10;
-    _mm_storeu_si128((__m128i *)f->key, _mm_and_si128(FF_LOAD(to[k]),
-                                                      _mm_loadu_si128((const __m128i *)(LAYOUT_LAST + f->symbol_size))));
+    _mm_storeu_si128((__m128i *)f->key, _mm_and_si128(FF_LOAD(to[k]), _mm_loadu_si128(
+        (const __m128i *)(LAYOUT_LAST + f->symbol_size))));
     if (FF_UNLIKELY(!FF_ZERO(odd)) || l->marked)
         late |= ((1ull << (l->numbers + l->texts)) - 1) << (l->prices + l->integers);
     while (FF_UNLIKELY(late)) {
@@ -259,7 +264,7 @@ FF_TARGET FF_INLINE int FF_KERNEL(measure)(
 FF_TARGET FF_NOINLINE static int FF_KERNEL(run)(
     const layout *l, const char *base, const char *end, FF_KERNEL(places) table, const uint16_t *place, ff_fields *f) {
     const uint16_t last = (uint16_t)(end - base - 16); /* where the last whole vector begins */
-    FF_LINE uint16_t check[LAYOUT_STEPS], from[LAYOUT_STEPS], to[LAYOUT_STEPS], size[LAYOUT_STEPS];
+    FF_LINE uint16_t check[LAYOUT_VALUES], from[LAYOUT_VALUES], to[LAYOUT_VALUES], size[LAYOUT_VALUES];
     __m128i bad = _mm_setzero_si128();
     uint64_t late = l->late;
     uint32_t i, k;
@@ -314,15 +319,15 @@ FF_TARGET FF_NOINLINE static int FF_KERNEL(run)(
 FF_TARGET FF_NOINLINE static int FF_KERNEL(run_loose)(
     const layout *l, const char *base, const char *end, const uint16_t *place, ff_fields *f) {
     const uint32_t last = (uint32_t)(end - base - 16); /* where the last whole vector begins */
-    FF_LINE uint16_t from[LAYOUT_STEPS], to[LAYOUT_STEPS], size[LAYOUT_STEPS];
+    FF_LINE uint16_t from[LAYOUT_VALUES], to[LAYOUT_VALUES], size[LAYOUT_VALUES];
     char edge[32]; /* the last sixteen bytes once more, for vectors that begin there */
     __m128i bad = _mm_setzero_si128();
     uint64_t late = l->late;
     uint32_t wrong, seen = 0, i;
     _mm_storeu_si128((__m128i *)edge, FF_LOAD(last));
     _mm_storeu_si128((__m128i *)(edge + 16), _mm_setzero_si128());
-    memset(from, 0, 2 * l->values + 64);
-    memset(to, 0, 2 * l->values + 64);
+    memset(from, 0, sizeof from);
+    memset(to, 0, sizeof to);
     wrong = (uint32_t)(base[place[0]] != '{') | (uint32_t)(end[-1] != '}');
     for (i = 0; i < l->members; i++) {
         const uint32_t at = place[i] + 1u, behind = i + 1u < l->members ? place[i + 1] : place[i + 1] - 1u;
