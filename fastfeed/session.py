@@ -271,6 +271,9 @@ class Session:
             case Subscribe(wishes):
                 for subscription, topic in wishes:
                     self.book.want(subscription, topic)
+                most = self._limits.streams_per_connection
+                if most is not None and self._limits.connections is not None:  # else there is one more connection
+                    self._warn("streams", len(self.book) / most, f"{most} streams of a connection")
             case Unsubscribe(subscriptions):
                 for subscription in subscriptions:
                     self.book.drop(subscription)
