@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from simulation import Broken, Told, live, sweep
 
+import fastfeed.retries
 import fastfeed.session
 from fastfeed.backoff import Backoff
 from fastfeed.failures import BUDGETS, Failure
@@ -146,7 +147,7 @@ BREAKS: dict[str, tuple[object, str, Any, str]] = {
     "a loss keeps what was live": (Book, "lost", keep_what_is_lost, "live without data|not back"),
     "Retry-After is not read": (Session, "handle", forget_the_wait, "waits .* must be"),
     "no backoff": (Backoff, "delay", lambda *_: 0.0, "waits .* must be"),
-    "401 is dialled again": (fastfeed.session, "BUDGETS", {**BUDGETS, Failure.AUTH: 1}, "0 of 0 redials"),
+    "401 is dialled again": (fastfeed.retries, "BUDGETS", {**BUDGETS, Failure.AUTH: 1}, "0 of 0 redials"),
     "half-open is not noticed": (Pulse, "dead_at", property(nothing), "half-open since"),
     "no pace": (Pace, "ready_at", lambda *_: float("-inf"), "messages within|dials of one feed"),
     "a wait without end": (Session, "deadline", nothing, "waits until None|waits without end"),
