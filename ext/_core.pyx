@@ -45,8 +45,9 @@ from ring cimport (
 )
 from scan cimport FF_PADDING
 from schema cimport (
-    ENCODING_BINARY, ENCODING_MSGPACK, NO_NODE, UNIT_NS, binary, binary_item, binary_part, binary_record, binary_step,
-    program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
+    ENCODING_BINARY, ENCODING_MSGPACK, MATCH_NUMBER, MATCH_STRING, NO_NODE, UNIT_NS, binary, binary_item, binary_part,
+    binary_record, binary_step, program, schema_conditions, schema_each, schema_field, schema_hash, schema_key,
+    schema_match, schema_message, schema_node,
 )
 from slots cimport MALFORMED, slots, slots_reset
 from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, sequence
@@ -193,7 +194,7 @@ cdef class Program:
 
     def __cinit__(
         self, list nodes, list messages, int count, envelope, int channels, bint positional, int encoding, dict records,
-        list plain,
+        list plain, list conditions,
     ):
         cdef program* p = <program*>calloc(1, sizeof(program))
         cdef Py_ssize_t i
@@ -214,6 +215,12 @@ cdef class Program:
         p.messages = <schema_message*>calloc(p.n_compiled, sizeof(schema_message))
         if p.nodes == NULL or p.messages == NULL:
             raise MemoryError
+        p.conditions = <schema_conditions*>calloc(len(conditions) + 1, sizeof(schema_conditions))
+        if p.conditions == NULL:
+            raise MemoryError
+        for i in range(len(conditions)):
+            p.n_conditions += 1
+            _conditions(&p.conditions[i], conditions[i], self._kept)
         for i in range(p.n_nodes):
             _node(&p.nodes[i], nodes[i], self._kept)
             p.matched[i] = nodes[i]["matched"]
@@ -245,6 +252,9 @@ cdef class Program:
             free(p.binary.parts)
             free(p.binary.records)
             free(p.binary.columns)
+        for i in range(p.n_conditions):
+            free(p.conditions[i].others)
+        free(p.conditions)
         free(p.binary)
         free(p.nodes)
         free(p.messages)
@@ -272,8 +282,33 @@ cdef int _node(schema_node* n, dict source, list kept) except -1:
         n.positions = len(positions)
         for i in range(n.positions):
             n.indexes[i] = NO_NODE if positions[i] is None else positions[i]
+    n.conditions = source["conditions"]
     if source["keys"]:
         _keys(n, source["keys"], kept)
+    return 0
+
+
+cdef int _conditions(schema_conditions* c, tuple source, list kept) except -1:
+    """Of (whether texts are read byte by byte, the conditions that leave the last price alone)."""
+    cdef schema_match* other
+    cdef tuple found
+    c.chars, found = source
+    c.others = <schema_match*>calloc(len(found), sizeof(schema_match))
+    if c.others == NULL:
+        raise MemoryError
+    for one in found:
+        if isinstance(one, bytes) and len(one) == 1:
+            c.letters[one[0] >> 6] |= <uint64_t>1 << (one[0] & 63)
+            continue
+        other = &c.others[c.n_others]
+        c.n_others += 1
+        if isinstance(one, bytes):
+            other.type = MATCH_STRING
+            other.text = _text(kept, one)
+            other.size = len(one)
+        else:
+            other.type = MATCH_NUMBER
+            other.number = one
     return 0
 
 
@@ -336,6 +371,7 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
     if source["null"]:
         m.null_text = _text(kept, b"".join(text + b"\0" for text in source["null"]))
         m.null_texts = len(source["null"])
+    m.conditions = source["conditions"]
     m.matches = <schema_match*>calloc(len(matches) + 1, sizeof(schema_match))
     m.fields = <schema_field*>calloc(len(fields) + 1, sizeof(schema_field))
     m.each = <schema_each*>calloc(len(each) + 1, sizeof(schema_each))

@@ -228,8 +228,7 @@ cdef inline void decoder_commit(
     if k.kind == FF_BAR:
         decoder_bar(d, f, &k)
         return
-    if f.sell:
-        k.flags |= FF_SELL
+    k.flags |= f.flags
     d.ticks += 1
     if ring_followed(d.ring):
         ring_publish(d.ring, &k)
@@ -258,7 +257,6 @@ cdef inline bint decoder_predict(
     if not m.plain or f.time_text != NULL or f.symbol_size == 0:
         return message_finish(&d.slots, m, f, simd)
     # what message_finish comes to for a plain message
-    f.sell = False
     f.event_ns = 0
     if f.present & (1 << FIELD_TIME):
         if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:

@@ -27,7 +27,7 @@ cdef extern from "layout.h" nogil:
         uint16_t present
         uint16_t null
         uint16_t message
-        uint8_t sell
+        uint8_t flags
         uint8_t keyed
         uint64_t key[2]
     ctypedef struct layout_step:
@@ -44,6 +44,7 @@ cdef extern from "layout.h" nogil:
         uint16_t message
         uint16_t present
         uint16_t null
+        uint8_t flags
         uint8_t padded
     ctypedef struct layout_set:
         uint32_t count

@@ -9,7 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
 from message cimport (
-    message_at, message_close, message_find, message_is_array, message_open, message_price, message_put, message_take,
+    message_at, message_close, message_conditions, message_find, message_is_array, message_judge, message_open,
+    message_price, message_put, message_take,
 )
 from number cimport number_big, number_real, number_signed
 from scan cimport scan_load8, scan_text_fault
@@ -27,7 +28,9 @@ cdef enum msgpack_sort:
     SORT_TEXT, SORT_BYTES, SORT_EXTENSION, SORT_ARRAY, SORT_MAP
 
 cdef enum plan_action:
-    PLAN_NONE, PLAN_TAKE
+    PLAN_NONE
+    PLAN_CONDITIONS  # a list of them, or one alone
+    PLAN_TAKE
     PLAN_SKIP    # any value of a key nobody knows
     PLAN_SCALAR  # a value of a known key that this message does not take: an array there would make it another
 
@@ -231,10 +234,13 @@ cdef inline const char* msgpack_value(
             q = msgpack_map(j, q, end, h.value, node, depth + 1, simd)
         elif node != NO_NODE and j.program.nodes[node].levels:
             q = msgpack_levels(j, q, end, h.value, s, depth + 1, simd)
+        elif node != NO_NODE and j.program.nodes[node].conditions:
+            j.trace = NULL
+            q = msgpack_conditions(j, q, end, h.value, s, j.program.nodes[node].conditions, depth + 1, simd)
         else:
             q = msgpack_array(j, q, end, h.value, node, depth + 1, simd)
         j.trace = trace
-        if node != NO_NODE:
+        if node != NO_NODE and s.type != SLOT_CONDITIONS:
             return q
     if trace != NULL and q != NULL:
         if j.traced < LAYOUT_STEPS:
@@ -325,6 +331,35 @@ cdef inline const char* msgpack_levels(
         j.n_levels += 1
     s.type = SLOT_BAD if bad else SLOT_LEVELS
     s.size = j.n_levels - s.level
+    return p
+
+
+cdef inline const char* msgpack_conditions(
+    slots* j, const char* p, const char* end, uint64_t count, slot* s, uint32_t sets, int depth, bint simd
+) noexcept nogil:
+    """A list of trade conditions, judged in the same pass."""
+    cdef msgpack_head h
+    cdef const char* q
+    cdef uint64_t _i
+    cdef uint64_t found = 0
+    cdef slot one
+    if depth > MSGPACK_DEPTH:
+        return msgpack_fail(j, p)
+    one.node = NO_NODE
+    for _i in range(count):
+        q = msgpack_open(j, p, end, &h)
+        if q == NULL:
+            return NULL
+        if h.sort >= SORT_ARRAY:
+            p = msgpack_value(j, p, end, NO_NODE, depth, simd)
+            found |= NOT_CONDITION
+        else:
+            p = msgpack_scalar(j, p, q, end, &h, &one, True)
+            found |= message_judge(j, sets, &one) if p != NULL else 0
+        if p == NULL:
+            return NULL
+    s.type = SLOT_CONDITIONS
+    s.value.unsigned = found
     return p
 
 
@@ -435,15 +470,19 @@ cdef inline bint msgpack_learn(
                 want = &m.fields[k]
         if s.node != NO_NODE and j.program.matched[s.node]:
             if want != NULL:
-                return False
+                return False  # taken as well as matched
             continue
         if not msgpack_literal(plan, mark, s.start):
             return False
         mark = s.start + s.size
         step = &plan.step[plan.steps - 1]
         step.want = want
-        step.action = PLAN_SKIP if s.node == NO_NODE else PLAN_SCALAR
-        if want != NULL:
+        step.action = PLAN_SCALAR
+        if s.node == NO_NODE or j.program.nodes[s.node].conditions:
+            step.action = PLAN_SKIP
+        if want != NULL and want.action == TAKE_CONDITIONS:
+            step.action = PLAN_CONDITIONS
+        elif want != NULL:
             step.action = PLAN_TAKE
             step.field = want.field
             step.take = want.action
@@ -472,7 +511,11 @@ cdef inline const char* msgpack_run(
         if ((scan_load8(p) ^ step.literal[0]) & step.mask[0]) | ((scan_load8(p + 8) ^ step.literal[1]) & step.mask[1]):
             return NULL
         p += step.size
-        if step.action == PLAN_NONE:
+        if step.action <= PLAN_CONDITIONS:
+            if step.action == PLAN_CONDITIONS:
+                p = msgpack_value(j, p, end, step.want.node, PLAN_ROOM, simd)
+                if p == NULL or not message_conditions(j, m, &j.slots[step.want.node], f):
+                    return NULL
             step += 1
             continue
         if p >= end:

@@ -306,8 +306,7 @@ cdef inline void watch_values(ff_tick* k, const ff_fields* f, uint32_t begin) no
     cdef uint32_t i
     for i in range(4):
         k.value[i] = f.number[begin + i] if f.present >> (begin + i) & 1 else NAN
-    if f.sell:
-        k.flags |= FF_SELL
+    k.flags |= f.flags
 
 
 cdef inline win* watch_win(watch* w, size_t at, int64_t seq) noexcept nogil:

@@ -341,7 +341,26 @@ class Decoder:
             taken[name] = None if is_null else convert(value)
         if not taken.get("symbol"):
             raise Unknown
+        taken["not_last"] = message.not_last is True or self.leaves_last(message, stack)
         return taken
+
+    def leaves_last(self, message: Message, stack: list) -> bool:
+        """Is any of a trade's conditions one that leaves the last price alone?"""
+        ref, is_chars = message.conditions, isinstance(message.conditions, tuple)
+        found = ABSENT if ref is None else follow(ref[0] if isinstance(ref, tuple) else ref, stack)
+        if found is ABSENT:
+            return False
+        verdicts = []
+        for one in found if isinstance(found, list) else [found]:
+            if isinstance(one, Number):
+                number = price(one)
+                verdicts.append(any(not isinstance(w, str) and w == number for w in message.not_last))
+            elif isinstance(one, str):
+                parts = list(one) if is_chars else [one]
+                verdicts.append(any(isinstance(w, str) and w in parts for w in message.not_last))
+            elif one is not None:
+                raise Unknown
+        return any(verdicts)
 
     def converter(self, message: Message, name: str) -> Callable[[object], object]:
         if name == "symbol":
@@ -404,6 +423,8 @@ class Decoder:
         values = [fields.get(name) for name in NUMBERS[message.kind]]
         if fields.get("side"):
             flags |= Flag.SELL
+        if fields["not_last"]:
+            flags |= Flag.NOT_LAST
         tick(KINDS[message.kind], flags, values[:4])
         if message.kind == "bar":
             tick(Kind.BAR_VOLUME, flags, values[4:])
@@ -433,13 +454,14 @@ class Decoder:
         row = self.rows.setdefault(
             fields["symbol"], dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)}
         )
-        for name in NUMBERS[message.kind]:
+        for name in () if fields["not_last"] else NUMBERS[message.kind]:
             if name in fields:
                 cell = {"price": "last", "size": "last_size"}.get(name, name)
                 row[cell] = math.nan if fields[name] is None else fields[name]
         seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
         row |= {"seq": seq, "event_ns": event_ns, "recv_ns": recv_ns, "updates": row["updates"] + 1}
-        row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns}
+        if not fields["not_last"]:
+            row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns}
         row["flags"] |= flags & Flag.AFTER_GAP
 
     def records(self) -> np.ndarray:
