@@ -194,7 +194,7 @@ cdef class Program:
 
     def __cinit__(
         self, list nodes, list messages, int count, envelope, int channels, bint positional, int encoding, dict records,
-        list plain, list conditions,
+        list plain, condition, list conditions,
     ):
         cdef program* p = <program*>calloc(1, sizeof(program))
         cdef Py_ssize_t i
@@ -215,6 +215,7 @@ cdef class Program:
         p.messages = <schema_message*>calloc(p.n_compiled, sizeof(schema_message))
         if p.nodes == NULL or p.messages == NULL:
             raise MemoryError
+        p.condition = NO_NODE if condition is None else condition
         p.conditions = <schema_conditions*>calloc(len(conditions) + 1, sizeof(schema_conditions))
         if p.conditions == NULL:
             raise MemoryError
@@ -372,6 +373,8 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         m.null_text = _text(kept, b"".join(text + b"\0" for text in source["null"]))
         m.null_texts = len(source["null"])
     m.conditions = source["conditions"]
+    m.shares = source["shares"]
+    m.counts = source["counts"]
     m.matches = <schema_match*>calloc(len(matches) + 1, sizeof(schema_match))
     m.fields = <schema_field*>calloc(len(fields) + 1, sizeof(schema_field))
     m.each = <schema_each*>calloc(len(each) + 1, sizeof(schema_each))
@@ -1218,8 +1221,11 @@ cdef class Decoder:
         for i in range(since, count):
             with cython.critical_section(self.prices):
                 g = d.streams.log[i % GAPS]
-            channel = self.schema.channels[g.channel]
-            found.append(Gap(channel, self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
+            if g.symbol_id == NO_SYMBOL:
+                channel, symbol = "", ""
+            else:
+                channel, symbol = self.schema.channels[g.channel], self.prices.symbols[g.symbol_id]
+            found.append(Gap(channel, symbol, g.first, g.last, g.recv_ns))
         return found
 
     def stats(self):

@@ -13,7 +13,9 @@ from layout cimport (
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_arrange,
     layout_step,
 )
-from message cimport message_at, message_find, message_is_array, message_judge, message_price, message_take
+from message cimport (
+    message_at, message_count, message_find, message_is_array, message_judge, message_price, message_take,
+)
 from scan cimport scan_bare, scan_integer, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
 from schema cimport *
 from slots cimport *
@@ -221,23 +223,18 @@ cdef inline const char* json_levels(slots* j, const char* p, slot* s, int depth,
 
 cdef inline const char* json_conditions(slots* j, const char* p, slot* s, int depth, bint simd) noexcept nogil:
     """A list of trade conditions, judged in the same pass. It is not traced, and so literal text of a layout."""
-    cdef uint32_t sets = j.program.nodes[s.node].conditions
+    cdef uint32_t one = j.program.condition
     cdef uint32_t traced = j.traced
     cdef uint64_t found = 0
-    cdef slot one
     if depth > JSON_DEPTH:
         return json_fail(j, p)
-    one.node = NO_NODE
     p = scan_space(p + 1)
     while p[0] != b"]":
-        if p[0] == b"{" or p[0] == b"[":
-            p = json_value(j, p, NO_NODE, depth, simd)
-            found |= NOT_CONDITION
-        else:
-            p = json_scalar(j, p, &one, simd)
-            found |= message_judge(j, sets, &one) if p != NULL else 0
+        slots_forget(j, one, one + 1)
+        p = json_value(j, p, one, depth, simd)
         if p == NULL:
             return NULL
+        found |= message_judge(j, j.program.nodes[s.node].conditions, &j.slots[one])
         p = json_next(j, p, b"]")
         if p == NULL:
             return NULL
@@ -285,12 +282,15 @@ cdef inline int json_message(slots* j, const char* start, const char* end, uint1
         return UNKNOWN
     if j.program.messages[i].kind == FF_CONTROL:
         slots_control(j, start, end)
+        message_count(j, <uint16_t>i, simd)
         return CONTROL
     if j.program.messages[i].n_each:
         taken = json_each(j, <uint16_t>i, 0, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
     if taken:
+        if j.n_fields == before:
+            message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
     return UNKNOWN

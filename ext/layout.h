@@ -26,10 +26,12 @@ typedef struct ff_fields {
     uint32_t side_size;
     uint32_t level[2];       /* bids, asks: where they begin in the parser's level store */
     uint32_t levels[2];      /* and how many they are */
+    uint32_t ordinal;        /* which message of its frame it is of */
     uint16_t present;        /* bit per FIELD_*: has a value */
     uint16_t null;           /* bit per FIELD_*: explicitly has none */
     uint16_t message;        /* index into the program's messages */
     uint8_t flags;           /* FF_NOT_LAST by the conditions; once the side is known, FF_SELL if the aggressor sold */
+    uint8_t counts;          /* it makes no tick, and only moves the numbers of its connection */
     uint8_t keyed;           /* a layout told `key`, of the symbol as it stands in the frame */
     uint64_t key[2];         /* its last sixteen bytes, zeros before them */
 } ff_fields;

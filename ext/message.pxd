@@ -451,6 +451,7 @@ cdef inline ff_fields* message_open(slots* j, uint16_t message) noexcept nogil:
     f.present = 0
     f.null = 0
     f.flags = 0
+    f.counts = False
     f.levels[0] = 0
     f.levels[1] = 0
     return f
@@ -464,8 +465,28 @@ cdef inline bint message_close(
         return False
     if event_ns:
         f.event_ns = event_ns
+    f.ordinal = j.messages
     j.n_fields += 1
     return True
+
+
+cdef inline void message_count(slots* j, uint16_t message, bint simd) noexcept nogil:
+    """A message that makes no tick moves the numbers of its connection, if its own can be read."""
+    cdef const schema_message* m = &j.program.messages[message]
+    cdef ff_fields* f = message_open(j, message) if m.counts else NULL
+    cdef const slot* s
+    cdef uint32_t i
+    cdef int64_t event_ns = 0
+    if f == NULL:
+        return
+    for i in range(m.n_fields):
+        s = message_at(j, m.fields[i].node) if m.fields[i].field == FIELD_SEQ else NULL
+        if s != NULL and not message_put(j, m, &m.fields[i], s, f, &event_ns, simd):
+            return
+    f.counts = True
+    f.event_ns = 0
+    f.ordinal = j.messages
+    j.n_fields += 1
 
 
 cdef inline bint message_take(slots* j, uint16_t message, bint simd) noexcept nogil:

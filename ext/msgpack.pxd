@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
 from message cimport (
-    message_at, message_close, message_conditions, message_find, message_is_array, message_judge, message_open,
+    message_at, message_close, message_count, message_find, message_is_array, message_judge, message_open,
     message_price, message_put, message_take,
 )
 from number cimport number_big, number_real, number_signed
@@ -28,9 +28,7 @@ cdef enum msgpack_sort:
     SORT_TEXT, SORT_BYTES, SORT_EXTENSION, SORT_ARRAY, SORT_MAP
 
 cdef enum plan_action:
-    PLAN_NONE
-    PLAN_CONDITIONS  # a list of them, or one alone
-    PLAN_TAKE
+    PLAN_NONE, PLAN_TAKE
     PLAN_SKIP    # any value of a key nobody knows
     PLAN_SCALAR  # a value of a known key that this message does not take: an array there would make it another
 
@@ -236,7 +234,7 @@ cdef inline const char* msgpack_value(
             q = msgpack_levels(j, q, end, h.value, s, depth + 1, simd)
         elif node != NO_NODE and j.program.nodes[node].conditions:
             j.trace = NULL
-            q = msgpack_conditions(j, q, end, h.value, s, j.program.nodes[node].conditions, depth + 1, simd)
+            q = msgpack_conditions(j, q, end, h.value, s, depth + 1, simd)
         else:
             q = msgpack_array(j, q, end, h.value, node, depth + 1, simd)
         j.trace = trace
@@ -335,29 +333,19 @@ cdef inline const char* msgpack_levels(
 
 
 cdef inline const char* msgpack_conditions(
-    slots* j, const char* p, const char* end, uint64_t count, slot* s, uint32_t sets, int depth, bint simd
+    slots* j, const char* p, const char* end, uint64_t count, slot* s, int depth, bint simd
 ) noexcept nogil:
     """A list of trade conditions, judged in the same pass."""
-    cdef msgpack_head h
-    cdef const char* q
-    cdef uint64_t _i
-    cdef uint64_t found = 0
-    cdef slot one
+    cdef uint32_t one = j.program.condition
+    cdef uint64_t _i, found = 0
     if depth > MSGPACK_DEPTH:
         return msgpack_fail(j, p)
-    one.node = NO_NODE
     for _i in range(count):
-        q = msgpack_open(j, p, end, &h)
-        if q == NULL:
-            return NULL
-        if h.sort >= SORT_ARRAY:
-            p = msgpack_value(j, p, end, NO_NODE, depth, simd)
-            found |= NOT_CONDITION
-        else:
-            p = msgpack_scalar(j, p, q, end, &h, &one, True)
-            found |= message_judge(j, sets, &one) if p != NULL else 0
+        slots_forget(j, one, one + 1)
+        p = msgpack_value(j, p, end, one, depth, simd)
         if p == NULL:
             return NULL
+        found |= message_judge(j, j.program.nodes[s.node].conditions, &j.slots[one])
     s.type = SLOT_CONDITIONS
     s.value.unsigned = found
     return p
@@ -404,12 +392,15 @@ cdef inline int msgpack_message(
         return UNKNOWN
     if j.program.messages[i].kind == FF_CONTROL:
         slots_control(j, start, end)
+        message_count(j, <uint16_t>i, simd)
         return CONTROL
     if j.program.messages[i].n_each:
         taken = msgpack_each(j, <uint16_t>i, 0, frame_end, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
     if taken:
+        if j.n_fields == before:
+            message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
     return UNKNOWN
@@ -480,9 +471,7 @@ cdef inline bint msgpack_learn(
         step.action = PLAN_SCALAR
         if s.node == NO_NODE or j.program.nodes[s.node].conditions:
             step.action = PLAN_SKIP
-        if want != NULL and want.action == TAKE_CONDITIONS:
-            step.action = PLAN_CONDITIONS
-        elif want != NULL:
+        if want != NULL:
             step.action = PLAN_TAKE
             step.field = want.field
             step.take = want.action
@@ -511,11 +500,7 @@ cdef inline const char* msgpack_run(
         if ((scan_load8(p) ^ step.literal[0]) & step.mask[0]) | ((scan_load8(p + 8) ^ step.literal[1]) & step.mask[1]):
             return NULL
         p += step.size
-        if step.action <= PLAN_CONDITIONS:
-            if step.action == PLAN_CONDITIONS:
-                p = msgpack_value(j, p, end, step.want.node, PLAN_ROOM, simd)
-                if p == NULL or not message_conditions(j, m, &j.slots[step.want.node], f):
-                    return NULL
+        if step.action == PLAN_NONE:
             step += 1
             continue
         if p >= end:
@@ -531,7 +516,7 @@ cdef inline const char* msgpack_run(
         elif code == 0xCB and step.action != PLAN_TAKE:
             p += 9
         elif (code < 0x80 or 0xCC <= code <= 0xCF) and (
-            step.action != PLAN_TAKE or step.take != TAKE_TEXT or step.field == FIELD_TIME
+            step.action != PLAN_TAKE or step.take < TAKE_TEXT or step.field == FIELD_TIME
         ):
             whole = code
             if code >= 0x80:
@@ -562,9 +547,15 @@ cdef inline const char* msgpack_run(
                 return NULL
         else:
             q = msgpack_open(j, p, end, &h)
-            if q == NULL or h.sort >= SORT_ARRAY:
+            if q == NULL:
                 return NULL
-            p = msgpack_scalar(j, p, q, end, &h, &s, step.want != NULL)
+            if h.sort < SORT_ARRAY:
+                p = msgpack_scalar(j, p, q, end, &h, &s, step.want != NULL)
+            elif h.sort == SORT_ARRAY and step.want != NULL and step.take == TAKE_CONDITIONS:
+                p = msgpack_value(j, p, end, step.want.node, PLAN_ROOM, simd)
+                s = j.slots[step.want.node]
+            else:
+                return NULL
             if p == NULL:
                 return NULL
             if step.want != NULL and not message_put(j, m, step.want, &s, f, &event_ns, simd):

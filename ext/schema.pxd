@@ -115,6 +115,8 @@ cdef struct schema_message:
     const char* null_text  # strings that mean "explicitly no value", each ended by a NUL
     uint32_t null_texts
     uint8_t conditions   # of TAKE_CONDITIONS: its set
+    bint shares          # its number is the message's, its ticks are the elements of an array
+    bint counts          # it moves the numbers of its connection even if it makes no tick
 
 cdef struct binary_item:
     uint8_t type            # ITEM_*
@@ -198,6 +200,7 @@ cdef struct program:
     binary* binary       # of ENCODING_BINARY
     const char* plain    # texts that are no JSON but control, each ended by a NUL
     uint32_t plains
+    uint16_t condition   # the node of one in a list, or NO_NODE
     schema_conditions* conditions  # sets of them
     uint16_t n_conditions
 

@@ -32,6 +32,7 @@ class Program:
         encoding: int,
         records: dict[str, Any] | None,
         plain: list[bytes],
+        condition: int | None,
         conditions: list[tuple[bool, tuple[bytes | float, ...]]],
     ) -> Self: ...
     @property

@@ -97,7 +97,9 @@ class Message:
     `event_time` is a reference or `(reference, unit)`, unit s, ms, us, ns, iso or auto (by magnitude). `side` is a
     reference or `(reference, value that means the aggressor sold)`; without a value, true and words beginning with s
     mean it. `level` says where price and size are in one level of `bids` and `asks`. `sequence` is rising, contiguous,
-    range, linked, connection, time or none; by default what the fields suggest. Strings in `null` mean "explicitly no
+    range, linked, connection, time or none; by default what the fields suggest. Elements of an `each` that share their
+    message's `seq` share its verdict. A control message has no fields but `seq`: it makes no tick, but counts where the
+    rule is connection. Strings in `null` mean "explicitly no
     value" wherever a number is expected. `channel` names the channel, by default its kind.
 
     `conditions` says where a trade's conditions are: an array, or one alone; `(reference, "chars")` reads every
@@ -148,14 +150,18 @@ class Message:
         allowed = {*_NUMBERS[self.kind], *_INTEGERS, "symbol", "event_time"}
         allowed |= {"trade": {"side"}, "depth": {*_LEVELS}}.get(self.kind, set())
         if self.kind == "control":
-            allowed = set()
+            allowed = {"seq"}
         given = {f.name for f in fields(self) if f.name in _FIELD_NAMES and getattr(self, f.name) is not None}
         if wrong := sorted(given - allowed):
-            usable = ", ".join(sorted(allowed)) or "match and has only"
+            usable = ", ".join(sorted(allowed)) if self.kind != "control" else "match, has and seq only"
             raise ConfigError(f"a {self.kind} message has no field {wrong[0]!r}: use {usable}")
         if self.kind == "control":
             if not self.match and not self.has:
                 raise ConfigError("a control message needs match or has, else every frame would be one")
+            if self.sequence not in (None, "none", "connection"):
+                raise ConfigError(
+                    f"a control message of sequence {self.sequence!r}: it has no stream but its connection"
+                )
         elif self.symbol is None:
             raise ConfigError(f"a {self.kind} message needs symbol: every tick belongs to one")
         elif not given - {"symbol", "event_time", *_INTEGERS}:
@@ -197,6 +203,8 @@ class Message:
             return "time" if self.event_time is not None else "none"
         if self.kind == "trade":
             return "contiguous"
+        if self.kind == "control":
+            return "connection"
         if self.kind == "depth" and not self.snapshot and self.prev_seq is not None:
             return "linked"
         return "range" if self.kind == "depth" and not self.snapshot and self.first_seq is not None else "rising"
@@ -398,6 +406,7 @@ class _Compiler:
         chain = list(outer)
         links = self.each(message, chain, outer)
         by_shape = not message.match and not message.has
+        out = -1 if message.seq is None else _path(message.seq)[0]
         return {
             "kind": _KINDS[message.kind],
             "flags": (_SNAPSHOT if message.snapshot else 0) | (_NOT_LAST if message.not_last is True else 0),
@@ -410,6 +419,8 @@ class _Compiler:
             "sell": message.side[1].encode() if isinstance(message.side, tuple) else None,
             "null": [text.encode() for text in message.null],
             "conditions": self.condition_set(message),
+            "shares": bool(links) and out > 0,
+            "counts": out >= len(links) and message.rule == "connection",  # no element is needed to tell it
             # recognised by its keys alone, all that belong to the message itself must be there
             "matches": [
                 *self.match(message, outer),
@@ -440,7 +451,9 @@ class _Compiler:
             payload = self.frame.at([self.envelope])
             messages += self.compile([self.frame, payload])
         nodes: list[_Node] = []
-        for root in (self.frame, *self.elements, *(level.root for level in self.levels.values())):
+        condition = _Node()
+        alone = [condition] if self.conditions else []
+        for root in (self.frame, *self.elements, *(level.root for level in self.levels.values()), *alone):
             root.enumerate(nodes)
         if len(nodes) > MAX_NODES:
             raise ConfigError(f"the schema names {len(nodes)} places, more than {MAX_NODES}: split it into several")
@@ -487,6 +500,7 @@ class _Compiler:
             _BINARY if isinstance(self.encoding, Binary) else _ENCODINGS[self.encoding],
             binary,
             [text.encode() for text in self.plain],
+            condition.number if self.conditions else None,
             self.conditions,
         )
 

@@ -58,7 +58,7 @@ class Maker:
         if self.chance(0.3) or (kind == "control" and not options):
             options["has"] = (self.reference(),)
         if kind == "control":
-            return Message(kind, **options)
+            return Message(kind, **options, seq=self.reference(out) if self.chance(0.5) else None)
         if self.chance(0.3):
             options["each"] = choice([choice(KEYS), "data.a", f"{choice(KEYS)}[].{choice(KEYS)}"])
             out += 1 + ("[]" in options["each"])

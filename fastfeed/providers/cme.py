@@ -102,7 +102,7 @@ _CME = Provider(
             ask="askLevel.0.price",
             ask_size="askLevel.0.qty",
             seq="^.header.sequenceNumber",
-            sequence="rising",
+            sequence="connection",
             event_time=("^.header.sentTime", "iso"),
         ),
         Message(
@@ -114,10 +114,10 @@ _CME = Provider(
             size="tradeSummary.tradeQty",
             side="tradeSummary.aggressorSide",
             seq="^.header.sequenceNumber",
-            sequence="rising",
+            sequence="connection",
             event_time=("lastUpdateTime", "iso"),
         ),
-        Message("control", has=("header.messageType",)),
+        Message("control", has=("header.messageType",), seq="header.sequenceNumber"),
         name="cme",
     ),
     dialect=Dialect(
