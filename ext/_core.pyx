@@ -52,7 +52,7 @@ from schema cimport (
 from slots cimport MALFORMED, slots, slots_reset
 from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, sequence
 from streams cimport GAPS, SOURCES, gap
-from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open
+from symbols cimport NO_SYMBOL, symbols, symbols_alias, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open
 from table cimport (
     table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_judge, table_mark,
     table_open, table_pending, table_reader, table_ready,
@@ -1195,6 +1195,28 @@ cdef class Decoder:
         if symbol_id == NO_SYMBOL:
             why = f"all {s.limit} are taken, raise max_symbols" if symbol else "it is empty"
             raise ConfigError(f"no row for symbol {symbol!r}: {why}")
+        return symbol_id
+
+    def add_alias(self, str text not None, str symbol not None):
+        """Another spelling of a symbol that messages may have: from now on it leads to the same row; its id.
+
+        The symbol is given a row if it has none yet. ConfigError if the text is empty, a symbol of its own already, or
+        an alias of another one, and if there are as many aliases as `max_symbols` less one.
+        """
+        cdef _Name name = _Name()
+        cdef symbols* s = <symbols*>self.prices._symbols
+        cdef uint32_t symbol_id = self.add_symbol(symbol)
+        cdef uint32_t found
+        name.set(text)
+        with cython.critical_section(self.prices):
+            found = symbols_alias(s, name.text, name.size, symbol_id)
+        if found == NO_SYMBOL:
+            why = f"there are {s.limit - 1} already, raise max_symbols" if text else "it is empty"
+            raise ConfigError(f"no alias {text!r} of {symbol!r}: {why}")
+        if found != symbol_id:
+            other = self.prices.symbols[found]
+            what = "is a symbol of its own" if other == text else f"stands for {other!r}"
+            raise ConfigError(f"no alias {text!r} of {symbol!r}: it {what} already; use a feed of its own for one of them")
         return symbol_id
 
     def connected(self, uint16_t source=0):

@@ -14,6 +14,7 @@ from fastfeed import Flag, Kind, Subscription
 from fastfeed.dialect import Ack, Notice, Refusal
 from fastfeed.errors import ConfigError
 from fastfeed.providers import Auth, Channel, Provider, names, provider
+from fastfeed.subscriptions import ALL
 
 SPOT = provider("binance-spot")
 USDM = provider("binance-usdm")
@@ -387,3 +388,20 @@ def test_a_hole_in_a_cme_session_is_a_gap_whatever_shows_it() -> None:
         ("quote", "CLG6", 6, 7),
     ]
     assert list(ticks["flags"]) == [0, Flag.AFTER_GAP, Flag.AFTER_GAP]
+
+
+def test_a_whole_market_of_tickdb_is_asked_for_as_a_universe_and_comes_in_arrays() -> None:
+    market = provider("tickdb")
+    wish = market.subscription(Subscription(ALL, "quote", market="HK"))
+    topic = market.topic(wish)
+    asked = json.loads(market.dialect.subscribe(1, [topic]))
+    assert asked == {"cmd": "subscribe", "data": {"universes": ["HK_Stock"], "channels": ["ticker"]}}
+    done = {"cmd": "subscribe", "code": 0, "message": "universe subscription successful", "data": asked["data"]}
+    assert market.dialect.read(json.dumps(done).encode()) == (Ack(topics=(topic,)),)
+    assert market.dialect.group(topic) != market.dialect.group(market.topic(Subscription("700.HK", "quote")))
+    assert market.compression
+    tickers = [
+        {"cmd": "ticker", "data": {"symbol": f"{n}.HK", "last_price": f"{n}.5", "timestamp": 1}} for n in range(500)
+    ]
+    decoder, ticks = decoded(market, json.dumps(tickers).encode())
+    assert len(ticks) == len(decoder.prices) == 500
