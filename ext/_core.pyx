@@ -52,7 +52,9 @@ from schema cimport (
 from slots cimport MALFORMED, slots, slots_reset
 from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, sequence
 from streams cimport GAPS, SOURCES, gap
-from symbols cimport NO_SYMBOL, symbols, symbols_alias, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open
+from symbols cimport (
+    NO_SYMBOL, symbols, symbols_alias, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open,
+)
 from table cimport (
     table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_judge, table_mark,
     table_open, table_pending, table_reader, table_ready,
@@ -1216,7 +1218,7 @@ cdef class Decoder:
         if found != symbol_id:
             other = self.prices.symbols[found]
             what = "is a symbol of its own" if other == text else f"stands for {other!r}"
-            raise ConfigError(f"no alias {text!r} of {symbol!r}: it {what} already; use a feed of its own for one of them")
+            raise ConfigError(f"no alias {text!r} of {symbol!r}: it {what} already; give one a feed of its own")
         return symbol_id
 
     def connected(self, uint16_t source=0):

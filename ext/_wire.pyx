@@ -94,7 +94,7 @@ cdef class Wire(WSListener):
         free(self._parts)
 
     def inflate(self, *, bint anew):
-        """Compressed messages may come (RFC 7692); call before the first frame. `anew`: each is compressed by itself."""
+        """Before the first frame: compressed messages may come (RFC 7692). `anew`: each is compressed by itself."""
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._anew = anew
 

@@ -148,9 +148,7 @@ async def test_a_message_may_end_with_a_last_block_and_be_empty():
     whole = deflater.compress(quote(1)) + deflater.flush(zlib.Z_FINISH)
     async with inflating(anew=True) as line:
         await line.write(frame(TEXT, whole, rsv=4) + frame(TEXT, whole + b"\0", rsv=4))
-        await line.write(
-            frame(TEXT, b"\0", rsv=4) + frame(TEXT, rsv=4)
-        )  # empty, as RFC 7692 shows it, and without a byte
+        await line.write(frame(TEXT, b"\0", rsv=4) + frame(TEXT, rsv=4))  # nothing, as the RFC shows it, and no byte
         await line.write(Sender().frame(quote(2)))
         await line.until_ticks(3)
         assert line.decoder.stats()["malformed"] == 2

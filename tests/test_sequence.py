@@ -490,7 +490,7 @@ def test_shared_numbers_agree_with_the_oracle(messages):
 
 
 def test_shared_numbers_stand_alike_while_two_legs_are_weighed():
-    """The first arrival of a message counts with all its elements; one that fills a hole goes out whole in its place."""
+    """The first arrival of a message counts with all elements; one that fills a hole goes out whole, in its place."""
     decoder = fastfeed.Decoder(SHARED)
     ring = decoder.ring.reader()
     for leg in range(2):

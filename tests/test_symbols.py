@@ -220,7 +220,7 @@ def test_an_alias_that_would_mix_two_symbols_is_refused():
     with pytest.raises(fastfeed.ConfigError, match="symbol of its own"):
         decoder.add_alias("700", "700.HK")
     decoder.add_alias("701", "701.HK")
-    with pytest.raises(fastfeed.ConfigError, match="stands for '701.HK'"):
+    with pytest.raises(fastfeed.ConfigError, match=r"stands for '701\.HK'"):
         decoder.add_alias("701", "701.US")
     with pytest.raises(fastfeed.ConfigError, match="empty"):
         decoder.add_alias("", "701.HK")

@@ -4,8 +4,8 @@ Source: the official documentation repository (asyncapi 1.0.2 of 2026-07 and the
 request has a number: acks are told apart by command and symbols alone. Heartbeat as documented: `{"cmd":"ping"}` is
 answered by `{"cmd":"pong","data":{"timestamp":...}}`; the form with `type`, `id` and `server_time` that articles show
 is read too. `Retry-After` is a header of HTTP answers; in a message it is read where one brings it. There is no
-sequence: no gap can be told, what a cut missed is a window of time. Symbols may be echoed without their suffix: two that
-differ in nothing else cannot be told apart on one feed.
+sequence: no gap can be told, what a cut missed is a window of time. Symbols may be echoed without their suffix: two
+that differ in nothing else cannot be told apart on one feed.
 
 `Subscription(ALL, "quote", market="HK")` is every ticker of a market (US, HK or CN), in arrays; it wants compression,
 which is offered always (error 2008 without). It ends the subscriptions to single symbols of that market on the same
