@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 _MODULES: Mapping[str, str] = MappingProxyType(
     {
+        **{
+            f"alpaca{stream}{encoding}": f"fastfeed.providers.alpaca{encoding.replace('-', '_')}"
+            for stream in ("", "-iex", "-delayed", "-boats", "-overnight", "-test", "-crypto")
+            for encoding in ("", "-msgpack")
+        },
+        "alpaca-options": "fastfeed.providers.alpaca_msgpack",
+        "alpaca-options-indicative": "fastfeed.providers.alpaca_msgpack",
         "binance": "fastfeed.providers.binance",
         "binance-spot": "fastfeed.providers.binance",
         "binance-usdm": "fastfeed.providers.binance",
@@ -34,6 +41,11 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "cme": "fastfeed.providers.cme",
         "finnhub": "fastfeed.providers.finnhub",
         "iex": "fastfeed.providers.iex",
+        **{
+            f"intrinio{source}{kinds}": "fastfeed.providers.intrinio"
+            for source in ("", "-delayed-sip", "-nasdaq-basic", "-cboe-one", "-equities-edge")
+            for kinds in ("", "-trades")
+        },
         "tickdb": "fastfeed.providers.tickdb",
         "tiingo-fx": "fastfeed.providers.tiingo",
         "tradermade": "fastfeed.providers.tradermade",
