@@ -759,6 +759,7 @@ class Session:
 
     def _give_up(self, error: ConnectError, attempts: int) -> None:
         self.state = State.FAILED
+        self.error = error
         self.failure = GaveUp(str(error), attempts)
         self.failure.__cause__ = error
         self._emit(events.GaveUp(self.name, str(error), attempts))

@@ -15,14 +15,15 @@ key "oauth".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Active, Denial, Dialect, Greeting, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
-from fastfeed.providers import Channel, Provider
+from fastfeed.gaps import Fetched
+from fastfeed.providers import Channel, Provider, Recipe
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 
@@ -97,18 +98,15 @@ _KEYS = {"api_key": "APCA_API_KEY_ID", "api_secret": "APCA_API_SECRET_KEY"}
 
 # The key in the handshake; nothing is left to say, but the server's "authenticated" is waited for. Whether "connected"
 # comes first is not documented, and makes no difference.
-HEADERS = Auth(
-    env=_KEYS,
-    headers={"APCA-API-KEY-ID": "{api_key}", "APCA-API-SECRET-KEY": "{api_secret}"},
-    login=lambda _: (),
-)
+_SHOWN = {"APCA-API-KEY-ID": "{api_key}", "APCA-API-SECRET-KEY": "{api_secret}"}
+HEADERS = Auth(env=_KEYS, headers=_SHOWN, rest=_SHOWN, login=lambda _: ())
 
 
 def _by_message(dump: Dump) -> Auth:
     def login(known: Mapping[str, str]) -> tuple[str | bytes, ...]:
         return (dump({"action": "auth", "key": known["api_key"], "secret": known["api_secret"]}),)
 
-    return Auth(env=_KEYS, login=login)
+    return Auth(env=_KEYS, rest=_SHOWN, login=login)
 
 
 # Messages -----------------------------------------------------------------------------------------------------------
@@ -169,7 +167,50 @@ def _depth(*, snapshot: bool) -> Message:
 
 _CONTROL = tuple(Message("control", match={"T": kind}) for kind in ("success", "error", "subscription"))
 
+# What HTTP gives back -----------------------------------------------------------------------------------------------
+#
+# The last trade and quote of one symbol ("Latest trade (single symbol)" and the same of quotes). Crypto and options
+# have them only keyed by the symbol, which no schema names.
+
+_LAST_TRADE = Schema(
+    Message(
+        "trade",
+        has=("symbol", "trade"),
+        symbol="symbol",
+        price="trade.p",
+        size="trade.s",
+        seq="trade.i",
+        sequence="time",
+        event_time=("trade.t", "iso"),
+    ),
+    name="alpaca latest trade over HTTP",
+)
+_LAST_QUOTE = Schema(
+    Message(
+        "quote",
+        has=("symbol", "quote"),
+        symbol="symbol",
+        bid="quote.bp",
+        bid_size="quote.bs",
+        ask="quote.ap",
+        ask_size="quote.as",
+        event_time=("quote.t", "iso"),
+    ),
+    name="alpaca latest quote over HTTP",
+)
+
+
+def _recovery(feed: str) -> dict[str, Recipe]:
+    return {
+        channel: Recipe(
+            path=f"/v2/stocks/{{symbol}}/{channel}s/latest?feed={feed}", schema=schema, fetched=Fetched.LAST
+        )
+        for channel, schema in (("trade", _LAST_TRADE), ("quote", _LAST_QUOTE))
+    }
+
+
 # Providers ----------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
@@ -181,6 +222,7 @@ class Stream:
     symbol: str
     example: str
     not_whole: frozenset[str] = frozenset()  # channels for which `*` is forbidden
+    recovery: Mapping[str, Recipe] = field(default_factory=dict)
 
     def provider(self, name: str, *, encoding: str, dump: Dump, load: Load) -> Provider:
         """It in one encoding: `dump` and `load` write what we say and read the server's control messages."""
@@ -205,6 +247,9 @@ class Stream:
             ),
             auth=_by_message(dump),
             headers={"Content-Type": f"application/{encoding}"},
+            recovery=self.recovery,
+            rest="https://data.alpaca.markets",
+            rest_weight_per_minute=200,  # of the free plan; 10,000 of the next
             symbol=self.symbol,
             example=self.example,
             upper=True,
@@ -218,8 +263,15 @@ _MORE = {"updated_bar": "updatedBars", "daily_bar": "dailyBars"}
 
 
 def _stocks(path: str, topics: Mapping[str, str] = _PLAIN | _MORE, example: str = "AAPL") -> Stream:
-    messages = (_TRADE, _QUOTE, *_BARS)
-    return Stream(path=path, topics=topics, messages=messages, symbol=r"[A-Z][A-Z0-9./]*", example=example)
+    feed = path.rpartition("/")[2]
+    return Stream(
+        path=path,
+        topics=topics,
+        messages=(_TRADE, _QUOTE, *_BARS),
+        symbol=r"[A-Z][A-Z0-9./]*",
+        example=example,
+        recovery={} if feed == "test" else _recovery(feed),
+    )
 
 
 def _options(path: str) -> Stream:
