@@ -266,6 +266,20 @@ async def test_a_feed_reads_what_the_market_did_however_it_is_fragmented(piece: 
         assert [stats["unknown"], stats["malformed"], stats["frames"]] == [0, 0, -(-ticks_of(happened) // 255)]
 
 
+async def test_half_a_message_of_a_lost_connection_does_not_spoil_the_next() -> None:
+    """Python's SDK kept the fragments of one connection for the next."""
+    async with Stage("intrinio", symbols=["AAPL"], keys=KEYS) as stage, feed_of(stage) as feed:
+        await until(lambda: joined(stage), "the join")
+        [seat] = stage.seats.values()
+        seat._request.transport.write(b"\x02\x0a" + BATCH[:10])  # of a BINARY message, and not the last fragment
+        await until(lambda: feed.stats()["bytes"] >= 12, "half a message")
+        stage.cuts()
+        await until(lambda: stage.dials == 2 and joined(stage), "a redial")
+        _, [tick] = await collect(feed, 1, stage, 1, kind=TRADE)
+        assert tick["kind"] == Kind.TRADE
+        assert feed.stats()["malformed"] == 0
+
+
 async def test_the_handshake_shows_a_fresh_token_and_asks_for_the_new_records() -> None:
     async with Stage("intrinio", keys=KEYS) as stage, feed_of(stage):
         [asked] = stage.asked

@@ -29,7 +29,10 @@ _MODULES: Mapping[str, str] = MappingProxyType(
     {
         **{
             f"alpaca{stream}{encoding}": f"fastfeed.providers.alpaca{encoding.replace('-', '_')}"
-            for stream in ("", "-iex", "-delayed", "-boats", "-overnight", "-test", "-crypto")
+            for stream in (
+                *("", "-iex", "-delayed", "-boats", "-overnight", "-test"),
+                *("-crypto", "-crypto-us-1", "-crypto-eu-1"),
+            )
             for encoding in ("", "-msgpack")
         },
         "alpaca-options": "fastfeed.providers.alpaca_msgpack",

@@ -274,6 +274,16 @@ def _stocks(path: str, topics: Mapping[str, str] = _PLAIN | _MORE, example: str 
     )
 
 
+def _crypto(place: str) -> Stream:
+    return Stream(
+        path=f"/v1beta3/crypto/{place}",
+        topics={**_PLAIN, **_MORE, "depth": "orderbooks"},
+        messages=(_TRADE, _QUOTE, _depth(snapshot=True), _depth(snapshot=False), *_BARS),
+        symbol=r"[A-Z0-9]+/[A-Z0-9]+",
+        example="BTC/USD",
+    )
+
+
 def _options(path: str) -> Stream:
     return Stream(
         path=path,
@@ -293,13 +303,9 @@ STREAMS: Mapping[str, Stream] = {
     "-boats": _stocks("/v1beta1/boats"),  # Blue Ocean, at night
     "-overnight": _stocks("/v1beta1/overnight"),
     "-test": _stocks("/v2/test", _PLAIN, "FAKEPACA"),  # at all hours, that one symbol
-    "-crypto": Stream(
-        path="/v1beta3/crypto/us",
-        topics={**_PLAIN, **_MORE, "depth": "orderbooks"},
-        messages=(_TRADE, _QUOTE, _depth(snapshot=True), _depth(snapshot=False), *_BARS),
-        symbol=r"[A-Z0-9]+/[A-Z0-9]+",
-        example="BTC/USD",
-    ),
+    "-crypto": _crypto("us"),
+    "-crypto-us-1": _crypto("us-1"),  # Kraken's, of the United States
+    "-crypto-eu-1": _crypto("eu-1"),  # Kraken's, of the European Union
 }
 
 # Only as MessagePack.
