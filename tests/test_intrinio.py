@@ -271,8 +271,9 @@ async def test_half_a_message_of_a_lost_connection_does_not_spoil_the_next() -> 
     async with Stage("intrinio", symbols=["AAPL"], keys=KEYS) as stage, feed_of(stage) as feed:
         await until(lambda: joined(stage), "the join")
         [seat] = stage.seats.values()
+        before = feed.stats()["bytes"]
         seat._request.transport.write(b"\x02\x0a" + BATCH[:10])  # of a BINARY message, and not the last fragment
-        await until(lambda: feed.stats()["bytes"] >= 12, "half a message")
+        await until(lambda: feed.stats()["bytes"] > before, "half a message")
         stage.cuts()
         await until(lambda: stage.dials == 2 and joined(stage), "a redial")
         _, [tick] = await collect(feed, 1, stage, 1, kind=TRADE)

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
-
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Active, Denial, Dialect, Greeting, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
@@ -26,6 +24,7 @@ from fastfeed.gaps import Fetched
 from fastfeed.providers import Channel, Provider, Recipe
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import dumps, loads
 
 Dump = Callable[[object], str | bytes]
 Load = Callable[[bytes], object]  # raises ValueError
@@ -316,10 +315,10 @@ OPTIONS: Mapping[str, Stream] = {
 
 
 def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
+    return dumps(value).decode()
 
 
 PROVIDERS = {
-    f"alpaca{name}": one.provider(f"alpaca{name}", encoding="json", dump=_json, load=orjson.loads)
+    f"alpaca{name}": one.provider(f"alpaca{name}", encoding="json", dump=_json, load=loads)
     for name, one in STREAMS.items()
 }

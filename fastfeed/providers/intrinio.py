@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-import orjson
-
 from fastfeed.backoff import Backoff
 from fastfeed.binary import Binary, Number, Skip, Text
 from fastfeed.credentials import Auth, Token
@@ -27,6 +25,7 @@ from fastfeed.errors import DecodeError
 from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
+from fastfeed.text import JSONDecodeError, loads
 
 # Control ------------------------------------------------------------------------------------------------------------
 
@@ -46,8 +45,8 @@ def _leave(_: int, topics: Sequence[str]) -> bytes:
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
     try:
-        message = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        message = loads(payload)
+    except JSONDecodeError:
         return ()
     if not isinstance(message, dict) or "error" not in message:
         return ()
