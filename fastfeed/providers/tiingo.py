@@ -58,7 +58,7 @@ _TIINGO = Provider(
     schema=Schema(
         Message(
             "quote",
-            match={"messageType": "A", "data.0": "Q"},
+            match={"messageType": "A", "service": "fx", "data.0": "Q"},
             symbol=Symbol("data.1", upper=True),
             event_time=("data.2", "iso"),
             bid_size="data.3",
