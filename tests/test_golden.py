@@ -137,6 +137,7 @@ POLYGON = [
         '[{"ev":"XT","pair":"BTC-USD","p":33021.9,"t":1610462007425,"s":0.01616617,"c":[2],"i":14272084,"x":3,'
         '"r":1610462007576}]',
         [trade("BTC-USD", 33021.9, 0.01616617, 1610462007425 * MS)],
+        [0],
     ),
     Golden(
         "polygon-crypto",
@@ -631,6 +632,12 @@ def test_the_unit_of_a_time_is_told_by_its_digits(time: int, event_ns: int) -> N
     assert tick["event_ns"] == event_ns
     _, [tick] = decoded("polygon", json.dumps([{"ev": "FMV", "fmv": 1.5, "sym": "A", "t": time}]))
     assert tick["event_ns"] == event_ns
+
+
+def test_the_side_of_a_crypto_trade_is_its_first_condition() -> None:
+    text = next(golden.text for golden in POLYGON if '"XT"' in golden.text)
+    sides = [decoded("polygon-crypto", text.replace('"c":[2]', f'"c":{c}'))[1][0]["flags"] for c in ("[1]", "[]", "null")]
+    assert sides == [SELL, 0, 0]
 
 
 def test_polygons_numbers_tell_order_and_repeats_and_never_a_loss() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Beat, Dialect, Refusal, Reply
+from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Provider
 from fastfeed.schema import Message, Schema
@@ -68,6 +69,7 @@ _FINNHUB = Provider(
     ),
     beats=Beats(expected=150.0),  # the pings come every 60 to 120 s
     pongs_promised=False,
+    close_codes={1008: Failure.EVICTED},  # unverified; the one policy it is known to enforce is one connection a key
     auth=Auth(env={"api_key": "FINNHUB_API_KEY"}, query={"token": "{api_key}"}),
     symbol=r"\S[^\n]*",  # "IC MARKETS:1" has a space
     example="BINANCE:BTCUSDT",

@@ -95,13 +95,16 @@ def _bar(event: str, channel: str, symbol: str = "sym") -> Message:
     return Message("bar", match={"ev": event}, channel=channel, symbol=symbol, event_time=("s", "auto"), **_BARS)
 
 
-def _trade(event: str = "T", symbol: str = "sym", seq: str | None = "q") -> Message:
+def _trade(
+    event: str = "T", symbol: str = "sym", seq: str | None = "q", side: tuple[str, str] | None = None
+) -> Message:
     return Message(
         "trade",
         match={"ev": event},
         symbol=symbol,
         price="p",
         size="s",
+        side=side,
         seq=seq,
         sequence=None if seq is None else "rising",
         event_time=_TIME,
@@ -131,7 +134,8 @@ _FOREX = (
 )
 _CRYPTO = (
     # `i` is a string in the documentation and a number on the wire, and unique per exchange only: no sequence.
-    _trade("XT", "pair", None),
+    # The first condition is the side: 1 sold, 2 bought.
+    _trade("XT", "pair", None, ("c.0", "1")),
     _quote("XQ", "pair", None),
     # At most 100 levels a side, a full snapshot each time, per exchange `x`, without a number.
     Message(
