@@ -43,7 +43,6 @@ class CmeDesk(Desk):
     def __init__(self, stage: Stage, asked: Asked) -> None:
         super().__init__(stage, asked)
         self._sent = 0  # messages of this session, the numbers of all of them
-        self._now = stage.utc_ns
 
     @classmethod
     def admits(cls, stage: Stage, asked: Asked) -> Refused | None:
@@ -68,10 +67,11 @@ class CmeDesk(Desk):
         token = {"access_token": stage.issue(), "token_type": "Bearer", "expires_in": LIFETIME}
         return 200, head, json.dumps(token).encode()
 
-    def _said(self, kind: str, payload: object = None, **header: str) -> str:
-        """One message with the next number; a skipped one leaves a hole."""
+    def _said(self, kind: str, payload: object = None, *, at: int | None = None, **header: str) -> str:
+        """One message with the next number; a skipped one leaves a hole. `at` (epoch ns) is when, else now."""
         number, self._sent = self._sent, self._sent + 1
-        head = {"messageType": kind, "sentTime": _iso(self._now()), "version": "1.0", "sequenceNumber": str(number)}
+        sent = _iso(self.stage.utc_ns() if at is None else at)
+        head = {"messageType": kind, "sentTime": sent, "version": "1.0", "sequenceNumber": str(number)}
         return json.dumps({"header": {**header, **head}, **({} if payload is None else {"payload": payload})})
 
     def greet(self) -> list[Said]:
@@ -125,9 +125,8 @@ class CmeDesk(Desk):
             side = "SELL" if event.sells else "BUY"
             summary = {"aggressorSide": side, "mdTradeEntryId": str(1000 + event.number)}
             prices = {"tradePrice": f"{event.price:.2f}", "tradeQty": f"{event.size:.0f}"}
-            return self._said(
-                "TRD", [{"instrument": instrument, "lastUpdateTime": time, "tradeSummary": {**summary, **prices}}]
-            )
+            told = {"instrument": instrument, "lastUpdateTime": time, "tradeSummary": {**summary, **prices}}
+            return self._said("TRD", [told], at=event.utc_ns)
         ask = {"lastUpdateTime": time, "orderCnt": "12", "price": f"{event.ask:.2f}", "qty": f"{event.ask_size:.0f}"}
         bid = {"lastUpdateTime": time, "orderCnt": "9", "price": f"{event.bid:.2f}", "qty": f"{event.bid_size:.0f}"}
-        return self._said("TOB", [{"askLevel": [ask], "bidLevel": [bid], "instrument": instrument}])
+        return self._said("TOB", [{"askLevel": [ask], "bidLevel": [bid], "instrument": instrument}], at=event.utc_ns)

@@ -6,6 +6,8 @@ was too slow; there is no replay, the next message is the repair. One bad produc
 
 A product code brings every expiry; a period code narrows it to one, so a symbol is the contract as CME writes it,
 "CLG6": product, month letter, last digit of the year, which is taken to lie in 2025 to 2034.
+
+The counter is not followed yet, as it counts heartbeats too and starts anew with each session: time tells the order.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ _CME = Provider(
             ask="askLevel.0.price",
             ask_size="askLevel.0.qty",
             seq="^.header.sequenceNumber",
-            sequence="rising",
+            sequence="time",
             event_time=("^.header.sentTime", "iso"),
         ),
         Message(
@@ -114,7 +116,7 @@ _CME = Provider(
             size="tradeSummary.tradeQty",
             side="tradeSummary.aggressorSide",
             seq="^.header.sequenceNumber",
-            sequence="rising",
+            sequence="time",
             event_time=("lastUpdateTime", "iso"),
         ),
         Message("control", has=("header.messageType",)),
