@@ -636,7 +636,9 @@ def test_the_unit_of_a_time_is_told_by_its_digits(time: int, event_ns: int) -> N
 
 def test_the_side_of_a_crypto_trade_is_its_first_condition() -> None:
     text = next(golden.text for golden in POLYGON if '"XT"' in golden.text)
-    sides = [decoded("polygon-crypto", text.replace('"c":[2]', f'"c":{c}'))[1][0]["flags"] for c in ("[1]", "[]", "null")]
+    sides = [
+        decoded("polygon-crypto", text.replace('"c":[2]', f'"c":{c}'))[1][0]["flags"] for c in ("[1]", "[]", "null")
+    ]
     assert sides == [SELL, 0, 0]
 
 

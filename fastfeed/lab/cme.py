@@ -117,7 +117,11 @@ class CmeDesk(Desk):
         time = _iso(event.utc_ns)
         product = event.symbol[:-2]
         instrument = {
-            **{"definitionSource": "E", "exchangeMic": "XNYM", "id": str(10_000 + self.stage.symbols.index(event.symbol))},
+            **{
+                "definitionSource": "E",
+                "exchangeMic": "XNYM",
+                "id": str(10_000 + self.stage.symbols.index(event.symbol)),
+            },
             **{"marketSegmentId": "80", "periodCode": period_of(event.symbol), "productCode": product},
             **{"productGroup": product, "productType": "FUT", "symbol": event.symbol},
         }

@@ -23,12 +23,18 @@ _CURRENCIES = ("EURUSD", "USDJPY", "GBPUSD", "EURNOK")
 # Provider -> module, class, symbols.
 _DESKS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
     {
-        "polygon": ("polygon", "PolygonDesk", _SHARES),
-        "polygon-options": ("polygon", "PolygonDesk", ("O:SPY241220P00720000", "O:AMC210827C00037000")),
-        "polygon-forex": ("polygon", "PolygonDesk", _PAIRS),
-        "polygon-crypto": ("polygon", "PolygonDesk", ("BTC-USD", "ETH-USD", "BCD-USD")),
-        "polygon-indices": ("polygon", "PolygonDesk", ("I:SPX", "I:NDX")),
-        "polygon-futures": ("polygon", "PolygonDesk", ("ESZ4", "NQZ4", "CLF5")),
+        **{
+            f"{house}{market}": ("polygon", "PolygonDesk", symbols)
+            for house in ("polygon", "massive")
+            for market, symbols in {
+                "": _SHARES,
+                "-options": ("O:SPY241220P00720000", "O:AMC210827C00037000"),
+                "-forex": _PAIRS,
+                "-crypto": ("BTC-USD", "ETH-USD", "BCD-USD"),
+                "-indices": ("I:SPX", "I:NDX"),
+                "-futures": ("ESZ4", "NQZ4", "CLF5"),
+            }.items()
+        },
         "finnhub": ("finnhub", "FinnhubDesk", ("AAPL", "BINANCE:BTCUSDT", "IC MARKETS:1", "OANDA:EUR_USD")),
         "tiingo-fx": ("tiingo", "TiingoDesk", _CURRENCIES),
         "tradermade": ("tradermade", "TradermadeDesk", _CURRENCIES),

@@ -69,7 +69,12 @@ class IexDesk(Desk):
             head = {"symbol": event.symbol, "price": event.price, "size": int(event.size)}
             return {**head, "time": ms, "seq": event.number}
         if event.kind == DEEP_TRADE:
-            data: dict[str, Any] = {"price": event.price, "size": int(event.size), "tradeId": event.number, "isISO": True}
+            data: dict[str, Any] = {
+                "price": event.price,
+                "size": int(event.size),
+                "tradeId": event.number,
+                "isISO": True,
+            }
             head = {"symbol": event.symbol, "messageType": "trades"}
             return {**head, "data": {**data, "timestamp": ms}, "seq": event.number}
         if event.kind == DEPTH:

@@ -87,7 +87,9 @@ class PolygonDesk(Desk):
 
     def evicted(self) -> list[Said]:
         self.close = (1008, "")
-        said = "Maximum number of websocket connections exceeded. You have reached the connection limit for your account."
+        said = (
+            "Maximum number of websocket connections exceeded. You have reached the connection limit for your account."
+        )
         return [json.dumps([_status("max_connections", said)])]
 
     def expired(self) -> list[Said]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import socket
 import struct
@@ -323,8 +324,8 @@ class Stage:
         if isinstance(desk, str):
             offer = desks.find(desk)
             desk, symbols = offer.desk, offer.symbols if symbols is None else symbols
-        if not symbols or rate < 0:
-            raise ConfigError(f"Stage(symbols={symbols!r}, rate={rate!r}): name a symbol, and a rate of 0 or more")
+        if not symbols or not 0 <= rate < math.inf:
+            raise ConfigError(f"Stage(symbols={symbols!r}, rate={rate!r}): name a symbol, and a finite rate, 0 or more")
         self.desk = desk
         self.symbols = list(symbols)
         self.rate = rate

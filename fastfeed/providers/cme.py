@@ -18,7 +18,7 @@ from fastfeed.credentials import Auth, Token
 from fastfeed.dialect import Ack, Beat, Denial, Dialect, Greeting, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import Week
 from fastfeed.subscriptions import Limits, Render
@@ -152,6 +152,11 @@ _CME = Provider(
     upper=True,
     # Globex: from Sunday to Friday, with an hour's halt every day, which the learned pace allows for.
     hours=Week(start="Sun 17:00", end="Fri 16:00", zone="America/Chicago"),
+    evidence=Evidence(
+        grade="official pages for words and rules; address and array form from clients' code",
+        samples="control messages from the official pages, data messages made from their tables of fields",
+        unchecked="no published client speaks it: the programs that do are small repositories without a package",
+    ),
 )
 
 PROVIDERS = {"cme": _CME}

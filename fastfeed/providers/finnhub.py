@@ -15,7 +15,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Beat, Dialect, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -73,6 +73,11 @@ _FINNHUB = Provider(
     auth=Auth(env={"api_key": "FINNHUB_API_KEY"}, query={"token": "{api_key}"}),
     symbol=r"\S[^\n]*",  # "IC MARKETS:1" has a space
     example="BINANCE:BTCUSDT",
+    evidence=Evidence(
+        grade="documentation as transcribed by others, and dated observations",
+        samples="messages in the provider's issue tracker",
+        unchecked="the official client has no stream, only HTTP",
+    ),
 )
 
 PROVIDERS = {"finnhub": _FINNHUB}

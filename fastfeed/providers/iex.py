@@ -15,7 +15,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, PingAsked, PongSaid, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -134,6 +134,12 @@ _IEX = Provider(
     example="AAPL",
     upper=True,
     pongs_promised=False,
+    evidence=Evidence(
+        grade="none for the conversation (retired 2024-08-31, and it was no WebSocket); the recorded data of a client for "
+        "its messages",
+        samples="the recorded data of iextrading4j",
+        unchecked="its clients spoke server-sent events or socket.io, never this",
+    ),
 )
 
 PROVIDERS = {"iex": _IEX}

@@ -19,7 +19,7 @@ from typing import Any
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, Greeting, PingAsked, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import Span, fx_week
 from fastfeed.subscriptions import Limits, Render
@@ -168,6 +168,13 @@ _LIMITS = Limits(
 )
 
 
+_EVIDENCE = Evidence(
+    grade="official machine-readable specification and clients",
+    samples="the specification and the official client's tests",
+    checked_by=("massive",),
+)
+
+
 def _market(
     name: str,
     path: str,
@@ -204,6 +211,7 @@ def _market(
             # Pongs have been seen to stay out under load (issues #134): their lack alone kills no connection.
             pongs_promised=False,
             hours=hours,
+            evidence=_EVIDENCE,
         )
     return found
 

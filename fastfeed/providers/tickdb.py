@@ -16,7 +16,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, PongSaid, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import MISSING, Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -167,6 +167,11 @@ _TICKDB = Provider(
     symbol=r"[A-Z0-9.]+",
     example="700.HK",
     upper=True,
+    evidence=Evidence(
+        grade="official documentation, of which two versions differ",
+        samples="official documentation",
+        unchecked="there is no client for its stream, official or other",
+    ),
 )
 
 PROVIDERS = {"tickdb": _TICKDB}
