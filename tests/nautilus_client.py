@@ -1,6 +1,6 @@
-"""nautilus_trader's own Binance client against a venue, run by an interpreter of its own; it knows nothing of fastfeed.
+"""nautilus_trader's own Binance client against a venue, run by an interpreter of its own; it knows no fastfeed.
 
-`nautilus_client.py URL ROUTE STREAM...` subscribes one by one, says "ready" once connected, and prints each tick that it
+`nautilus_client.py URL STREAM...` subscribes one by one, says "ready" once connected, and prints each tick that it
 makes as a JSON line until its stdin ends. Prices are printed as nautilus_trader spells them.
 """
 

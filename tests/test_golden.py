@@ -417,8 +417,8 @@ def cme(kind: str, rest: str) -> str:
         ),
         (
             "polygon",
-            '[{"ev":"status","status":"max_connections","message":"Maximum number of websocket connections exceeded."}]',
-            (Denial(Failure.EVICTED, "Maximum number of websocket connections exceeded."),),
+            '[{"ev":"status","status":"max_connections","message":"Maximum number of websocket connections"}]',
+            (Denial(Failure.EVICTED, "Maximum number of websocket connections"),),
         ),
         ("polygon", '[{"ev":"status","status":"error","message":"no"}]', (Refusal(None, "no"),)),
         ("polygon", '[{"ev":"status","status":"something new","message":"hello"}]', ()),
@@ -512,8 +512,8 @@ def cme(kind: str, rest: str) -> str:
         ("tradermade", '{"type":"login_reject","reason":"no"}', (Denial(Failure.AUTH, "no"),)),
         (
             "tradermade",
-            '{"type":"sub_ack","accepted":["EURUSD:QUOTE"],"denied":["XXX:QUOTE"],"denied_reasons":{"XXX:QUOTE":"?"}}',
-            (Ack(topics=("EURUSD:QUOTE",)), Refusal(None, "?", topics=("XXX:QUOTE",))),
+            '{"type":"sub_ack","accepted":["EURUSD:QUOTE"],"denied":["ABCXYZ:QUOTE"],"denied_reasons":{"ABCXYZ:QUOTE":"?"}}',
+            (Ack(topics=("EURUSD:QUOTE",)), Refusal(None, "?", topics=("ABCXYZ:QUOTE",))),
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""One scenario suite that every provider with a desk in the lab passes, over real sockets: what a connection may suffer.
+"""The scenarios that every provider with a desk in the lab passes, over real sockets: what a connection may suffer.
 
 The desks are written from the protocol pages and know nothing of fastfeed's provider files. A provider takes part by
 having a desk; what it has no words for (acks, refusals, evictions) is named in the tables below.
@@ -456,8 +456,8 @@ async def test_a_connection_taken_by_another_is_left_alone_for_the_cool_down(nam
 
 @pytest.mark.parametrize("name", EVICTING)
 async def test_two_clients_of_one_account_never_duel(name: str) -> None:
-    async with play(name, stage={"connections": 1}) as played:
-        await played.delivers()
+    async with play(name, stage={"connections": 1, "rate": 500.0}) as played:
+        await played.feed.wait_live(timeout=PATIENCE)
         clock = asyncio.get_running_loop().time
         other = Feed(
             played.feed.provider,
@@ -476,7 +476,7 @@ async def test_two_clients_of_one_account_never_duel(name: str) -> None:
             pass  # the place is taken: as it should be
         most = 2 * (1 + (clock() - began) / COOL_DOWN) + 2
         assert played.stage.dials <= most, "each waits out its cool-down before it dials again"
-        await played.delivers()
+        await played.feed.wait_live(timeout=PATIENCE)
 
 
 @every

@@ -1,4 +1,4 @@
-"""The lab's stage and its desks without a feed: what a client that nobody here wrote sees of limits, shapes and faults."""
+"""The lab's stage and its desks without a feed: what any other client sees of limits, shapes and faults."""
 
 import asyncio
 import base64

@@ -1,7 +1,8 @@
 """IEX Cloud's side, retired in 2024, as practice tells it: a JSON ping of the client's, 429 and 403 as messages.
 
 No page documents it as a WebSocket: the service streamed server-sent events. The words of a request have no source but
-the programs written for it; the data messages are those of the recorded TOPS, last and DEEP streams. Pure: text in, text out.
+the programs written for it; the data messages are those of the recorded TOPS, last and DEEP streams. Pure: text in,
+text out.
 """
 
 from __future__ import annotations

@@ -79,9 +79,9 @@ class PolygonDesk(Desk):
         if action == "unsubscribe":
             self.subscribed.pop((kind, symbol), None)
             return _status("success", f"unsubscribed to: {param}")
-        if self.market == "options" and kind in (QUOTE, FAIR_VALUE):
-            if symbol == "*" or sum(one == kind for one, _ in self.subscribed) >= CONTRACTS:
-                return _status("error", f"not more than {CONTRACTS} contracts: {param}")
+        many = symbol == "*" or sum(one == kind for one, _ in self.subscribed) >= CONTRACTS
+        if self.market == "options" and kind in (QUOTE, FAIR_VALUE) and many:
+            return _status("error", f"not more than {CONTRACTS} contracts: {param}")
         self.subscribed[kind, symbol] = None
         return _status("success", f"subscribed to: {param}")
 

@@ -170,6 +170,11 @@ class Seat:
         self.is_dead = False  # half open: neither side has been told
         self.has_left = False  # with a CLOSE, of whichever side
 
+    @property
+    def is_there(self) -> bool:
+        """Open, and not on its way out."""
+        return not (self.is_dead or self.has_left or self.desk.close is not None)
+
     async def say(self, messages: Iterable[Said], kind: str = "control") -> None:
         """Send; a connection that is gone hears nothing, and one that does not read is cut off."""
         if self.is_dead:
@@ -287,8 +292,12 @@ def _fragments(payload: bytes, piece: int, is_text: bool) -> list[bytes]:
         part = payload[start : start + piece]
         first = (0x1 if is_text else 0x2) if start == 0 else 0x0
         final = 0x80 if start + piece >= len(payload) else 0x0
-        size = struct.pack("!B", len(part)) if len(part) < 126 else struct.pack("!BH", 126, len(part))
-        frames += [bytes((first | final,)), size if len(part) < 1 << 16 else struct.pack("!BQ", 127, len(part)), part]
+        size = len(part)
+        if size < 126:
+            length = struct.pack("!B", size)
+        else:
+            length = struct.pack("!BH", 126, size) if size < 1 << 16 else struct.pack("!BQ", 127, size)
+        frames += [bytes((first | final,)), length, part]
     return frames
 
 
@@ -402,7 +411,7 @@ class Stage:
     @property
     def subscribed(self) -> set[tuple[str, str]]:
         """The kinds and symbols that are subscribed to on any open connection."""
-        return {key for seat in self.seats.values() if not seat.is_dead for key in seat.desk.subscribed}
+        return {key for seat in self.seats.values() if seat.is_there for key in seat.desk.subscribed}
 
     @property
     def url(self) -> str:

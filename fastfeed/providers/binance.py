@@ -65,6 +65,7 @@ _CONTROL = (
     Message("control", has=("error",)),
 )
 
+
 def _evidence(checked: bool = True) -> Evidence:
     return Evidence(
         grade="official documentation",

@@ -155,7 +155,7 @@ _CME = Provider(
     evidence=Evidence(
         grade="official pages for words and rules; address and array form from clients' code",
         samples="control messages from the official pages, data messages made from their tables of fields",
-        unchecked="no published client speaks it: the programs that do are small repositories without a package",
+        unchecked="no published package that speaks it is known",
     ),
 )
 

@@ -2,8 +2,9 @@
 
 Its real streams were server-sent events, and socket.io before 2019. What articles show as its WebSocket protocol, a
 client ping `{"op":"ping","version":"1.0"}` every 25 to 30 s, has no source; it is what is spoken here, because programs
-were written for it, and only a venue of the lab answers. The messages are those of the recorded TOPS and last streams
-(iextrading4j), last sale and DEEP: JSON numbers, times in milliseconds. `seq` looks to rise per symbol; no rule for holes is documented.
+were written for it, and only a venue of the lab answers. The messages are those of the recorded TOPS, last and DEEP
+streams (iextrading4j): JSON numbers, times in milliseconds. `seq` looks to rise per symbol; no rule for holes is
+documented.
 """
 
 from __future__ import annotations
@@ -135,8 +136,7 @@ _IEX = Provider(
     upper=True,
     pongs_promised=False,
     evidence=Evidence(
-        grade="none for the conversation (retired 2024-08-31, and it was no WebSocket); the recorded data of a client for "
-        "its messages",
+        grade="none for the conversation (retired in 2024, and no WebSocket); for the data what a client recorded",
         samples="the recorded data of iextrading4j",
         unchecked="its clients spoke server-sent events or socket.io, never this",
     ),

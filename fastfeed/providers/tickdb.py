@@ -170,7 +170,7 @@ _TICKDB = Provider(
     evidence=Evidence(
         grade="official documentation, of which two versions differ",
         samples="official documentation",
-        unchecked="there is no client for its stream, official or other",
+        unchecked="no published package that speaks it is known",
     ),
 )
 
