@@ -169,7 +169,7 @@ def requests() -> Iterator[str]:
         yield json.dumps({"method": "SUBSCRIBE", "params": streams[start : start + CHUNK], "id": number})
 
 
-async def by_fastfeed(dial: Dial, meter: Meter) -> None:
+async def by_fastfeed(dial: Dial, meter: Meter, **options: Any) -> None:
     import fastfeed
     from fastfeed.providers import provider
 
@@ -183,6 +183,7 @@ async def by_fastfeed(dial: Dial, meter: Meter) -> None:
         url=dial.url,
         ssl=dial.tls,
         receive_buffer=dial.receive_buffer,
+        **options,
     ) as feed:
         prices = feed.prices
 
@@ -194,6 +195,14 @@ async def by_fastfeed(dial: Dial, meter: Meter) -> None:
         feed.on_batch(on_rows)
         print("ready", flush=True)
         await meter.done.wait()
+
+
+async def by_unwatched(dial: Dial, meter: Meter) -> None:
+    """The same without pings, and without anybody who looks for silence."""
+    import fastfeed
+
+    nobody = fastfeed.Staleness(adaptive=False, silence_goes_unnoticed=True)
+    await by_fastfeed(dial, meter, heartbeat=fastfeed.Heartbeat(interval=None), staleness=nobody)
 
 
 async def by_noop(dial: Dial, meter: Meter) -> None:
@@ -351,10 +360,12 @@ async def by_massive(dial: Dial, meter: Meter) -> None:
 
 
 OURS = "fastfeed.Feed"
+UNWATCHED = "fastfeed.Feed, nobody watching"
 NOOP = "no-op picows listener, Cython"
 NAUTILUS = "nautilus_trader + msgspec"
 CLIENTS: dict[str, Callable[[Dial, Meter], Awaitable[None]]] = {
     OURS: by_fastfeed,
+    UNWATCHED: by_unwatched,
     NOOP: by_noop,
     "picows + orjson": by_picows(typed=False),
     "picows + msgspec": by_picows(typed=True),

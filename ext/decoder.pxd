@@ -11,18 +11,23 @@ from libc.string cimport memcmp, memcpy, memset
 from binary cimport binary_frame
 from histogram cimport histogram, histogram_record
 from json cimport json_frame, json_learn
-from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_STEPS, ff_fields, layout, layout_kernel
+from layout cimport (
+    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, LAYOUT_STEPS, ff_fields, layout_choice, layout_keep,
+    layout_open, layout_set,
+)
 from liveness cimport liveness, liveness_touch
 from message cimport message_finish
 from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
 from ring cimport ring, ring_followed, ring_publish
 from scan cimport FF_PADDING
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
-from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence
+from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence, sequence_rises
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_control, slots_grow, slots_reset
-from streams cimport numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_open
-from symbols cimport NO_SYMBOL, symbols, symbols_intern
-from table cimport table, table_add, table_mark_put, table_put
+from streams cimport (
+    numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_of, streams_open,
+)
+from symbols cimport NO_SYMBOL, symbols, symbols_intern, symbols_key, symbols_known
+from table cimport table, table_add, table_mark_put, table_put, table_quote
 from tick cimport *
 from watch cimport watch, watch_close, watch_commit
 
@@ -31,9 +36,9 @@ cdef extern from "math.h" nogil:
     double NAN
 
 cdef enum:
-    LAYOUTS = 4         # remembered at a time
-    CREDIT = 64         # frames a good record lets prediction fail in a row
-    REFUSED_BYTES = 64  # of the name of the last symbol refused
+    CREDIT = 64          # frames a good record lets prediction fail in a row
+    REFUSED_BYTES = 64   # of the name of the last symbol refused
+    QUOTE_WHOLE = 0x10F  # four numbers and FIELD_SEQ
 
 cdef struct decoder:
     slots slots
@@ -44,10 +49,8 @@ cdef struct decoder:
     liveness* liveness
     streams streams
     watch watch
-    layout draft              # the layout being learned
-    layout layouts[4]
-    uint8_t order[4]          # in which they are tried: the latest right one first
-    uint32_t n_layouts
+    layout_set* layouts
+    void* layout_memory       # what `layouts` was cut from, at a cache line
     int32_t credit            # below zero, prediction rests for as many frames
     slot* trace
     msgpack_plans* plans      # of ENCODING_MSGPACK
@@ -65,7 +68,7 @@ cdef struct decoder:
     uint64_t predicted
     char refused_name[64]
     uint32_t refused_size
-    layout_kernel run
+    layout_choice kernel
     bint simd                 # the parser's kernel: false for the scalar one
 
 
@@ -86,12 +89,15 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.watch.lag = &d.lag
     d.watch.ticks = &d.ticks
     d.trace = <slot*>calloc(LAYOUT_STEPS, sizeof(slot))
+    d.layouts = layout_open(&d.layout_memory)
     if p.encoding == ENCODING_MSGPACK:
         d.plans = <msgpack_plans*>calloc(1, sizeof(msgpack_plans))
         if d.plans == NULL:
             return False
         d.plans.credit = PLAN_CREDIT
-    return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL
+    if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
+        return False  # a predicted frame has room for its message
+    return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL and d.layouts != NULL
 
 
 cdef inline void decoder_close(decoder* d) noexcept nogil:
@@ -103,21 +109,28 @@ cdef inline void decoder_close(decoder* d) noexcept nogil:
     streams_close(&d.streams)
     watch_close(&d.watch)
     free(d.trace)
+    free(d.layout_memory)
     free(d.plans)
     free(d.scratch)
 
 
-cdef inline uint32_t decoder_symbol(decoder* d, const char* text, uint32_t size) noexcept nogil:
-    """The symbol's id, its row begun if it is new.
+cdef inline uint32_t decoder_symbol(decoder* d, const ff_fields* f, bint keyed) noexcept nogil:
+    """The symbol's id, its row begun if it is new. `keyed`: its key is in the fields.
 
     NO_SYMBOL when it had to be refused, which is counted and its name kept.
     """
     cdef uint32_t known = d.symbols.count
-    cdef uint32_t symbol_id = symbols_intern(d.symbols, text, size)
+    cdef uint32_t symbol_id
+    cdef uint64_t key[2]
+    if keyed:
+        symbol_id = symbols_intern(d.symbols, f.key, f.symbol, f.symbol_size)
+    else:
+        symbols_key(key, f.symbol, f.symbol_size)
+        symbol_id = symbols_intern(d.symbols, key, f.symbol, f.symbol_size)
     if symbol_id == NO_SYMBOL:
         d.refused += 1
-        d.refused_size = size if size < REFUSED_BYTES else REFUSED_BYTES
-        memcpy(d.refused_name, text, d.refused_size)
+        d.refused_size = f.symbol_size if f.symbol_size < REFUSED_BYTES else REFUSED_BYTES
+        memcpy(d.refused_name, f.symbol, d.refused_size)
     elif d.symbols.count != known:
         table_add(d.table, symbol_id)
     return symbol_id
@@ -176,15 +189,14 @@ cdef inline void decoder_bar(decoder* d, const ff_fields* f, ff_tick* k) noexcep
 
 
 cdef inline void decoder_commit(
-    decoder* d, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const ff_fields* f, bint keyed, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
     """Fields to ticks: sequence, ring, table, liveness."""
     cdef const schema_message* m = &d.program.messages[f.message]
     cdef ff_tick k
-    cdef uint32_t i
     cdef int64_t lag_ns = 0
     cdef int verdict
-    k.symbol_id = decoder_symbol(d, f.symbol, f.symbol_size)
+    k.symbol_id = decoder_symbol(d, f, keyed)
     if k.symbol_id == NO_SYMBOL:
         return
     if d.watch.on:
@@ -207,94 +219,119 @@ cdef inline void decoder_commit(
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
         histogram_record(&d.lag, lag_ns)
-    if verdict != DUPLICATE:
-        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, lag_ns)
     if k.kind == FF_LEVEL:
         decoder_levels(d, f, &k)
-        return
+    else:
+        decoder_prices(d, f, &k)
+    if verdict != DUPLICATE:
+        # Last: a reader in another thread who finds it fresh finds its price too.
+        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, lag_ns)
+
+
+cdef inline void decoder_prices(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
+    """To the ring, and to the table unless it is a repeat."""
+    cdef uint32_t i
     if f.present & 15 == 15:
         memcpy(k.value, f.number, sizeof(k.value))
     else:
         for i in range(4):
             k.value[i] = f.number[i] if f.present >> i & 1 else NAN
     if k.kind == FF_BAR:
-        decoder_bar(d, f, &k)
+        decoder_bar(d, f, k)
         return
     if f.sell:
         k.flags |= FF_SELL
     d.ticks += 1
     if ring_followed(d.ring):
-        ring_publish(d.ring, &k)
-    if verdict == DUPLICATE:
+        ring_publish(d.ring, k)
+    if k.flags & FF_DUPLICATE:
         return
     if k.kind == FF_MARK:
-        table_mark_put(d.table, &k, f.present, f.null)
+        table_mark_put(d.table, k, f.present, f.null)
     else:
-        table_put(d.table, &k, f.present, f.null)
+        table_put(d.table, k, f.present, f.null)
 
 
-cdef inline bint decoder_predict(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
-    """Try the remembered layouts, the latest right one first; True leaves the message in `fields[0]`."""
-    cdef uint32_t i
-    cdef const layout* known
+cdef inline void decoder_quote(
+    decoder* d, const schema_message* m, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """What decoder_commit comes to for most frames there are, in a straight line: a whole quote of a known symbol, with
+    a higher number, while nobody watches the stream or reads ticks. All others go there, nothing of them done yet."""
+    cdef const ff_fields* f = d.slots.fields
+    cdef uint32_t symbol_id = NO_SYMBOL
+    cdef int64_t lag_ns = 0
+    if f.keyed and f.present & QUOTE_WHOLE == QUOTE_WHOLE and not d.watch.on and not ring_followed(d.ring):
+        symbol_id = symbols_known(d.symbols, f.key, f.symbol, f.symbol_size)
+    if symbol_id == NO_SYMBOL or not sequence_rises(streams_of(&d.streams, m, symbol_id), f.integer[0]):
+        decoder_commit(d, f, f.keyed, recv_ns, mono_ns, source)
+        return
+    d.ticks += 1
+    if f.event_ns:
+        lag_ns = recv_ns - f.event_ns
+        histogram_record(&d.lag, lag_ns)
+    table_quote(d.table, symbol_id, f.number, f.integer[0], f.event_ns, recv_ns)
+    liveness_touch(d.liveness, symbol_id, m.channel, mono_ns, lag_ns)
+
+
+cdef inline const schema_message* decoder_predict(
+    decoder* d, const char* p, const char* end, uint32_t lead, bint padded, bint simd
+) noexcept nogil:
+    """The message of a frame whose layout is remembered, what it says then in `fields[0]`; else NULL.
+
+    `lead`, `padded`: see layout_kernel.
+    """
     cdef ff_fields* f
+    cdef const schema_message* m
     slots_reset(&d.slots)
-    if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
-        return False
     f = d.slots.fields
     f.time_text = NULL
-    for i in range(d.n_layouts):
-        known = &d.layouts[d.order[i]]
-        if not d.run(known, p, end, f):
-            continue
-        f.present = known.present
-        f.null = known.null
-        f.message = known.message
-        if not message_finish(&d.slots, &d.program.messages[f.message], f, simd):
-            return False
-        if i:
-            d.order[i], d.order[0] = d.order[0], d.order[i]
-        return True
-    return False
+    if not d.kernel.find(d.layouts, p, end, lead, padded, f):
+        return NULL
+    m = &d.program.messages[f.message]
+    if not m.plain or f.time_text != NULL or f.symbol_size == 0:
+        return m if message_finish(&d.slots, m, f, simd) else NULL
+    # what message_finish comes to for a plain message
+    f.sell = False
+    f.event_ns = 0
+    if f.present & (1 << FIELD_TIME):
+        if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
+            return NULL
+        f.event_ns = f.integer[FIELD_TIME - FIELD_SEQ] * m.time_scale
+    return m
 
 
 cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
     """The strict way, learning the frame's layout while prediction is worth it."""
     cdef int verdict
-    cdef uint32_t i
     d.slots.trace = d.trace if d.credit >= 0 else NULL
     verdict = json_frame(&d.slots, p, end, simd)
-    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, p, end, &d.draft):
-        i = d.order[LAYOUTS - 1]
-        if d.n_layouts < LAYOUTS:
-            i = d.n_layouts
-            d.order[i] = <uint8_t>i
-            d.n_layouts += 1
-        d.layouts[i] = d.draft
+    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, p, end, &d.layouts.draft):
+        layout_keep(d.layouts)
     return verdict
 
 
 cdef inline int decoder_frame_as(
-    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint simd
+    decoder* d, const char* p, const char* end, uint32_t lead, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+    bint simd
 ) noexcept nogil:
     """One padded frame (scan.h) through everything; its verdict.
 
     Its control messages stay in `slots.controls` until the next frame.
     """
+    cdef const schema_message* m = decoder_predict(d, p, end, lead, True, simd) if d.credit >= 0 else NULL
     cdef int verdict
     d.frames += 1
-    if d.credit >= 0 and decoder_predict(d, p, end, simd):
-        d.credit = CREDIT
-        d.slots.n_controls = 0
-        d.predicted += 1
-        d.data += 1
-        d.messages += 1
-        decoder_commit(d, d.slots.fields, recv_ns, mono_ns, source)
+    if m != NULL:
+        decoder_predicted(d)
+        if m.straight:
+            decoder_quote(d, m, recv_ns, mono_ns, source)
+        else:
+            decoder_commit(d, d.slots.fields, d.slots.fields.keyed and m.plain, recv_ns, mono_ns, source)
         return DATA
     verdict = decoder_parse(d, p, end, simd)
     if d.credit < 0:
         d.credit += 1
-    elif d.n_layouts:
+    elif d.layouts.count:
         d.credit -= 1
         if d.credit < 0:
             d.credit = -16 * CREDIT
@@ -348,47 +385,84 @@ cdef inline int decoder_settle(
     else:
         d.unknown += 1
     for i in range(d.slots.n_fields):
-        decoder_commit(d, d.slots.fields + i, recv_ns, mono_ns, source)
+        decoder_commit(d, d.slots.fields + i, False, recv_ns, mono_ns, source)
     return verdict
 
 
+cdef inline void decoder_predicted(decoder* d) noexcept nogil:
+    """Count a frame that is one message of data."""
+    d.credit = CREDIT
+    d.slots.n_controls = 0
+    d.predicted += 1
+    d.data += 1
+    d.messages += 1
+
+
 cdef inline int decoder_frame(
-    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
+    decoder* d, const char* p, const char* end, uint32_t lead, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+    bint text
 ) noexcept nogil:
     """The parser and its kernel are chosen here, once per frame. `text`: it is JSON, whatever the schema's encoding."""
     if d.program.encoding != ENCODING_JSON and not text:
         return decoder_other(d, p, end, recv_ns, mono_ns, source)
     if d.simd:
-        return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, True)
-    return decoder_frame_as(d, p, end, recv_ns, mono_ns, source, False)
+        return decoder_frame_as(d, p, end, lead, recv_ns, mono_ns, source, True)
+    return decoder_frame_as(d, p, end, lead, recv_ns, mono_ns, source, False)
 
 
 cdef inline int decoder_in_place(
     decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
-    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile."""
+    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile.
+
+    Nothing need be readable in front of it; where a layout wants that, the frame is copied.
+    """
     cdef char behind = p[size]
     cdef int verdict
+    if d.layouts.early and d.kernel.in_place and size <= LAYOUT_LONGEST:
+        return decoder_copied(d, p, size, recv_ns, mono_ns, source, text)
     p[size] = 0
-    verdict = decoder_frame(d, p, p + size, recv_ns, mono_ns, source, text)
+    verdict = decoder_frame(d, p, p + size, 0, recv_ns, mono_ns, source, text)
     p[size] = behind
     return verdict
+
+
+cdef inline int decoder_led(
+    decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
+) noexcept nogil:
+    """A frame with LAYOUT_LEAD readable bytes in front of it and a NUL behind, beyond which nothing may be read.
+
+    It is copied only if it has to be parsed.
+    """
+    cdef const schema_message* m = NULL
+    if d.credit >= 0 and size >= FF_PADDING and d.kernel.in_place and (text or d.program.encoding == ENCODING_JSON):
+        m = decoder_predict(d, p, p + size, LAYOUT_LEAD, False, True)
+    if m != NULL:
+        d.frames += 1
+        decoder_predicted(d)
+        if m.straight:
+            decoder_quote(d, m, recv_ns, mono_ns, source)
+        else:
+            decoder_commit(d, d.slots.fields, d.slots.fields.keyed and m.plain, recv_ns, mono_ns, source)
+        return DATA
+    return decoder_copied(d, p, size, recv_ns, mono_ns, source, text)
 
 
 cdef inline int decoder_copied(
     decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
-    """A frame behind which nothing may be read. One there is no memory for counts as malformed."""
+    """A frame around which nothing may be read. One there is no memory for counts as malformed."""
     cdef char* room
-    if size + FF_PADDING > d.scratch_size:
-        room = <char*>malloc(2 * size + FF_PADDING) if size < 0x7FFFFFFF else NULL
+    if LAYOUT_LEAD + size + FF_PADDING > d.scratch_size:
+        room = <char*>calloc(1, LAYOUT_LEAD + 2 * size + FF_PADDING) if size < 0x7FFFFFFF else NULL
         if room == NULL:
             d.frames += 1
             d.malformed += 1
             return MALFORMED
         free(d.scratch)
         d.scratch = room
-        d.scratch_size = 2 * size + FF_PADDING
-    memcpy(d.scratch, p, size)
-    memset(d.scratch + size, 0, FF_PADDING)
-    return decoder_frame(d, d.scratch, d.scratch + size, recv_ns, mono_ns, source, text)
+        d.scratch_size = LAYOUT_LEAD + 2 * size + FF_PADDING
+    room = d.scratch + LAYOUT_LEAD
+    memcpy(room, p, size)
+    memset(room + size, 0, FF_PADDING)
+    return decoder_frame(d, room, room + size, LAYOUT_LEAD, recv_ns, mono_ns, source, text)

@@ -5,15 +5,16 @@ only then are messages recognised and their fields converted. So a malformed fra
 padded (scan.h); nothing here is interned, published or counted: that is the decoder's.
 """
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 from layout cimport (
     FIELD_COUNT, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
-    STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_step,
+    STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_arrange,
+    layout_step,
 )
 from message cimport message_at, message_find, message_is_array, message_price, message_take
-from scan cimport scan_bare_number, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
+from scan cimport scan_bare, scan_integer, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
 from schema cimport *
 from slots cimport *
 from tick cimport FF_CONTROL, FF_LEVEL
@@ -44,6 +45,12 @@ cdef inline const char* json_scalar(slots* j, const char* p, slot* s, bint simd)
         s.type = SLOT_ESCAPED if escaped else SLOT_STRING
         j.escaped |= escaped
         q += 1
+    elif p[0] <= b"9":
+        q = scan_bare(p, simd)
+        if q == NULL:
+            return json_fail(j, p)
+        s.type = SLOT_NUMBER
+        s.size = <uint32_t>(q - p)
     elif p[0] == b"t" and memcmp(p, b"true", 4) == 0:
         s.type = SLOT_TRUE
         q = p + 4
@@ -57,11 +64,7 @@ cdef inline const char* json_scalar(slots* j, const char* p, slot* s, bint simd)
         q = p + 4
         s.size = 4
     else:
-        q = scan_bare_number(p)
-        if q == NULL:
-            return json_fail(j, p)
-        s.type = SLOT_NUMBER
-        s.size = <uint32_t>(q - p)
+        return json_fail(j, p)
     if j.trace != NULL:
         if j.traced < LAYOUT_STEPS:
             j.trace[j.traced] = s[0]
@@ -336,6 +339,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     cdef const slot* s
     cdef layout_step* step
     cdef uint32_t i, k
+    cdef int64_t whole
     cdef bint known, taken
     if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != 1 or j.messages != 1:
         return False
@@ -345,6 +349,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
         if j.slots[j.program.envelope].type != SLOT_OBJECT:
             return False
     l.steps = 0
+    l.padded = False
     for i in range(j.traced):
         s = &j.trace[i]
         known = s.node != NO_NODE
@@ -359,6 +364,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
             return False
         step = &l.step[l.steps - 1]
         mark = s.start + s.size
+        step.length = s.size
         memset(step.stop, mark[0], 16)
         step.field = FIELD_COUNT
         if s.type == SLOT_STRING:
@@ -386,11 +392,12 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
                 step.field = m.fields[k].field - FIELD_SEQ
             elif m.fields[k].field == FIELD_SYMBOL:
                 step.action = STEP_SYMBOL
-            elif m.fields[k].field == FIELD_TIME and s.type == SLOT_NUMBER and m.unit != UNIT_ISO:
+            elif m.fields[k].field == FIELD_TIME and m.unit != UNIT_ISO and scan_integer(s.start, s.size, &whole):
                 step.action = STEP_INTEGER
                 step.field = FIELD_TIME - FIELD_SEQ
             elif m.fields[k].field == FIELD_TIME:
                 step.action = STEP_TIME_TEXT
+                l.padded = m.unit != UNIT_ISO
             elif step.action != STEP_BOOL:
                 step.action = STEP_SIDE_TEXT
             else:
@@ -398,7 +405,10 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     l.message = f.message
     l.present = f.present
     l.null = f.null
-    return layout_literal(l, mark, end)
+    if not layout_literal(l, mark, end):
+        return False
+    layout_arrange(l)
+    return True
 
 
 cdef inline bint layout_literal(layout* l, const char* p, const char* end) noexcept nogil:

@@ -1,6 +1,6 @@
 """Predicted layouts: what layout.h offers to the decoder. Declarations only; the rules stand in layout.h."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "layout.h" nogil:
@@ -11,7 +11,7 @@ cdef extern from "layout.h" nogil:
         STEP_LITERAL, STEP_PRICE, STEP_INTEGER, STEP_SYMBOL, STEP_TEXT
         STEP_NUMBER, STEP_TIME_TEXT, STEP_SIDE_TEXT, STEP_BOOL
     enum:
-        LAYOUT_STEPS
+        LAYOUT_STEPS, LAYOUT_LEAD, LAYOUT_LONGEST
     ctypedef struct ff_fields:
         double number[8]
         int64_t integer[4]
@@ -28,6 +28,8 @@ cdef extern from "layout.h" nogil:
         uint16_t null
         uint16_t message
         uint8_t sell
+        uint8_t keyed
+        uint64_t key[2]
     ctypedef struct layout_step:
         uint8_t literal[16]
         uint8_t stop[16]
@@ -35,14 +37,25 @@ cdef extern from "layout.h" nogil:
         uint8_t size
         uint8_t action
         uint8_t field
+        uint32_t length
     ctypedef struct layout:
         layout_step step[64]
         uint32_t steps
         uint16_t message
         uint16_t present
         uint16_t null
-    ctypedef int (*layout_kernel)(const layout* l, const char* p, const char* end, ff_fields* f) noexcept nogil
+        uint8_t padded
+    ctypedef struct layout_set:
+        uint32_t count
+        uint32_t early
+        layout draft
+    ctypedef int (*layout_kernel)(
+        layout_set* s, const char* p, const char* end, uint32_t lead, bint padded, ff_fields* f) noexcept nogil
     ctypedef struct layout_choice:
         const char* name
-        layout_kernel run
+        layout_kernel find
+        bint in_place
+    layout_set* layout_open(void** memory)
+    void layout_keep(layout_set* s)
+    void layout_arrange(layout* l)
     const layout_choice* layout_kernels()

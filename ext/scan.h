@@ -22,15 +22,23 @@
 #include <intrin.h>
 #define FF_INLINE static __forceinline
 #define FF_ALIGNED __declspec(align(16))
+#define FF_LINE __declspec(align(64))
 #define FF_UNLIKELY(x) (x)
+#define FF_LIKELY(x) (x)
+#define FF_NOINLINE __declspec(noinline)
 static __forceinline int ff_ctz(uint64_t x) { unsigned long i; _BitScanForward64(&i, x); return (int)i; }
+static __forceinline uint32_t ff_clz32(uint32_t x) { unsigned long i; _BitScanReverse(&i, x); return 31 - i; }
 static __forceinline int ff_clz(uint64_t x) { unsigned long i; _BitScanReverse64(&i, x); return 63 - (int)i; }
 #else
 #define FF_INLINE static inline __attribute__((always_inline))
 #define FF_ALIGNED __attribute__((aligned(16)))
+#define FF_LINE __attribute__((aligned(64)))
 #define FF_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define FF_LIKELY(x) __builtin_expect(!!(x), 1)
+#define FF_NOINLINE __attribute__((noinline))
 #define ff_ctz(x) __builtin_ctzll(x)
 #define ff_clz(x) __builtin_clzll(x)
+#define ff_clz32(x) (uint32_t)__builtin_clz(x)
 #endif
 
 #define FF_PADDING 64
@@ -50,6 +58,10 @@ FF_INLINE uint32_t scan_special16(const char *p) {
     __m128i m = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
     return (uint32_t)_mm_movemask_epi8(_mm_or_si128(m, _mm_cmplt_epi8(v, _mm_set1_epi8(0x20))));
 }
+FF_INLINE uint32_t scan_digits16(const char *p) {
+    __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('0'));
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(9)), v));
+}
 FF_INLINE uint32_t scan_same16(const char *p, const uint8_t *q) {
     return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p),
                                                       _mm_loadu_si128((const __m128i *)q)));
@@ -68,6 +80,9 @@ FF_INLINE uint32_t scan_special16(const char *p) {
     uint8x16_t m = vorrq_u8(vceqq_u8(v, vdupq_n_u8('"')), vceqq_u8(v, vdupq_n_u8('\\')));
     return scan_bits16(vorrq_u8(m, vcltq_s8(vreinterpretq_s8_u8(v), vdupq_n_s8(0x20))));
 }
+FF_INLINE uint32_t scan_digits16(const char *p) {
+    return scan_bits16(vcleq_u8(veorq_u8(vld1q_u8((const uint8_t *)p), vdupq_n_u8('0')), vdupq_n_u8(9)));
+}
 FF_INLINE uint32_t scan_same16(const char *p, const uint8_t *q) {
     return scan_bits16(vceqq_u8(vld1q_u8((const uint8_t *)p), vld1q_u8(q)));
 }
@@ -80,6 +95,11 @@ FF_INLINE uint32_t scan_equal16(const char *p, char c) {
 FF_INLINE uint32_t scan_special16(const char *p) {
     uint32_t m = 0;
     for (int i = 0; i < 16; i++) m |= (uint32_t)(p[i] == '"' || p[i] == '\\' || (signed char)p[i] < 0x20) << i;
+    return m;
+}
+FF_INLINE uint32_t scan_digits16(const char *p) {
+    uint32_t m = 0;
+    for (int i = 0; i < 16; i++) m |= (uint32_t)((unsigned char)(p[i] - '0') < 10) << i;
     return m;
 }
 FF_INLINE uint32_t scan_same16(const char *p, const uint8_t *q) {
@@ -295,6 +315,24 @@ FF_INLINE const char *scan_bare_number(const char *p) {
     if (FF_UNLIKELY(end != NULL && ((form & 2) || end - p > 300)))
         return scan_price_general(p, (uint32_t)(end - p), &value) ? end : NULL;
     return end;
+}
+
+/* The same where the frame is padded: up to fifteen characters without an exponent are seen in one vector. */
+FF_INLINE const char *scan_bare(const char *p, int simd) {
+    if (simd) {
+        const uint32_t others = ~scan_digits16(p) | 0x10000u;
+        uint32_t n = (uint32_t)ff_ctz(others);
+        if (n > 0 && n < 16 && (n == 1 || *p != '0')) {
+            if (p[n] == '.') {
+                const uint32_t rest = others & (0xFFFFFFFEu << n);
+                const uint32_t whole = n + 1;
+                n = (uint32_t)ff_ctz(rest);
+                if (n == whole || n >= 16) return scan_bare_number(p);
+            }
+            if ((p[n] | 32) != 'e') return p + n;
+        }
+    }
+    return scan_bare_number(p);
 }
 
 static const double SCAN_POWER[23] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13,

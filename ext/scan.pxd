@@ -15,7 +15,7 @@ cdef extern from "scan.h" nogil:
     const char* scan_text_fault(const char* p, const char* end)
     uint32_t scan_unescape(const char* p, uint32_t size, char* out)
     const char* scan_space(const char* p)
-    const char* scan_bare_number(const char* p)
+    const char* scan_bare(const char* p, bint simd)
     bint scan_price(const char* s, uint32_t n, double* out, bint simd)
     bint scan_integer(const char* s, uint32_t n, int64_t* out)
     bint scan_iso(const char* s, uint32_t n, int64_t* out)

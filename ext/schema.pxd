@@ -101,6 +101,8 @@ cdef struct schema_message:
     int64_t time_most    # the latest time in the unit that fits int64 nanoseconds
     char symbol_until    # cut the symbol at this byte; 0: take it whole
     bint symbol_upper
+    bint plain           # the symbol as it stands, no side, the time (if any) in a fixed unit
+    bint straight        # a plain quote whose numbers only rise: see decoder_quote
     const char* sell     # the text that means the aggressor sold; NULL: true, or a word beginning with s or S
     uint32_t sell_size
     const char* null_text  # strings that mean "explicitly no value", each ended by a NUL
@@ -201,9 +203,8 @@ cdef inline uint16_t schema_child(const schema_node* node, const char* key, uint
     cdef const schema_key* k
     if node.keys == NULL or size == 0:
         return NO_NODE
-    if size < 8:
-        head &= (<uint64_t>1 << (8 * size)) - 1
-    elif size > 8:
+    head &= ~<uint64_t>0 >> (64 - 8 * (size if size < 8 else 8))
+    if size > 8:
         tail = scan_load8(key + size - 8)
     k = node.keys + ((schema_hash(head, tail, size) * node.multiplier) >> node.shift)
     if k.head == head and k.tail == tail and k.size == size and (size <= 16 or memcmp(k.text, key, size) == 0):

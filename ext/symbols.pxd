@@ -8,186 +8,193 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from order cimport (
-    order_get64, order_load32, order_load_pointer, order_set64, order_store32, order_store_pointer,
-)
-from scan cimport scan_load8
+from order cimport order_load32, order_load_pointer, order_store32, order_store_pointer
 
 
 cdef enum:
     NO_SYMBOL = 0xFFFFFFFF
-    FIRST_ROOM = 1024
+    FIRST_ROOM = 4096
+    SYMBOL_TAG = 25  # bits of a slot that hold the id plus one; the rest hold a part of the hash
 
-cdef struct symbol_entry:
-    uint64_t head   # the first eight bytes, zero padded
-    uint64_t tail   # the eight after them, mixed with all that follows
-    uint32_t size   # 0: free
-    uint32_t id
+cdef struct symbol_entry:  # half a cache line; never moves, written before any slot names it
+    uint64_t key[2]  # the last sixteen bytes, zeros before them
+    char* name
+    uint32_t size
 
 cdef struct symbol_index:
-    symbol_entry* entries
+    uint32_t* slots       # open addressing, at most a quarter full; 0: free
     uint32_t mask
     symbol_index* before  # the smaller one it replaced; kept, for somebody may still be looking in it
 
 cdef struct symbols:
-    symbol_entry* entries  # open addressing, at most a quarter full; doubled as symbols come
+    uint32_t* slots        # the two of the newest index, doubled as symbols come
     uint32_t mask
-    void* index            # the same two for whoever finds, replaced whole: a symbol_index
+    void* index            # for whoever finds, replaced whole: a symbol_index
     # symbols_add; through a pointer, so that what is rare is not compiled into what is hot
-    uint32_t (*add)(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil
+    uint32_t (*add)(symbols* s, const uint64_t* key, uint64_t hash, const char* text, uint32_t size) noexcept nogil
     uint32_t count
     uint32_t limit
-    char** names           # by id; bytes of the symbol
-    uint32_t* sizes
+    symbol_entry* entries  # by id
 
 
 cdef inline bint symbols_open(symbols* s, uint32_t limit) noexcept nogil:
     memset(s, 0, sizeof(symbols))
-    s.mask = FIRST_ROOM - 1
     s.limit = limit
     s.add = symbols_add
-    s.entries = <symbol_entry*>calloc(FIRST_ROOM, sizeof(symbol_entry))
-    s.names = <char**>calloc(limit, sizeof(char*))
-    s.sizes = <uint32_t*>calloc(limit, sizeof(uint32_t))
-    return s.entries != NULL and s.names != NULL and s.sizes != NULL and symbols_publish(s, s.entries, s.mask)
+    s.entries = <symbol_entry*>calloc(limit, sizeof(symbol_entry))
+    return s.entries != NULL and symbols_publish(s, FIRST_ROOM)
 
 
 cdef inline void symbols_close(symbols* s) noexcept nogil:
     cdef uint32_t i
     cdef symbol_index* index = <symbol_index*>s.index
     cdef symbol_index* before
-    for i in range(s.count if s.names != NULL else 0):
-        free(s.names[i])
-    if index == NULL:
-        free(s.entries)
+    for i in range(s.count):
+        free(s.entries[i].name)
     while index != NULL:
         before = index.before
-        free(index.entries)
+        free(index.slots)
         free(index)
         index = before
-    free(s.names)
-    free(s.sizes)
+    free(s.entries)
 
 
-cdef inline bint symbols_publish(symbols* s, symbol_entry* entries, uint32_t mask) noexcept nogil:
-    """From now on these entries are looked in. False if memory is out."""
+cdef inline bint symbols_publish(symbols* s, size_t room) noexcept nogil:
+    """From now on an index with so much room is looked in. False if memory is out; the one there was then stays."""
     cdef symbol_index* index = <symbol_index*>malloc(sizeof(symbol_index))
-    if index == NULL:
+    cdef uint32_t* slots = <uint32_t*>calloc(room, sizeof(uint32_t))
+    cdef symbol_entry* e
+    cdef uint64_t hash
+    cdef uint32_t i, j
+    if index == NULL or slots == NULL:
+        free(index)
+        free(slots)
         return False
-    index.entries = entries
-    index.mask = mask
+    s.slots = slots
+    s.mask = <uint32_t>(room - 1)
+    for i in range(s.count):
+        e = &s.entries[i]
+        hash = symbols_hash(e.key, e.name, e.size)
+        j = <uint32_t>(hash >> 32)
+        while slots[j & s.mask]:
+            j += 1
+        slots[j & s.mask] = symbols_tagged(hash, i)
+    index.slots = slots
+    index.mask = s.mask
     index.before = <symbol_index*>s.index
     order_store_pointer(&s.index, index)
     return True
 
 
-cdef inline uint64_t symbols_hash(const symbol_entry* e) noexcept nogil:
-    return (e.head ^ (e.tail * <uint64_t>0x9E3779B97F4A7C15) ^ e.size) * <uint64_t>0xD6E8FEB86659FD93
+cdef inline void symbols_key(uint64_t* key, const char* text, uint32_t size) noexcept nogil:
+    """Reads nothing but the text."""
+    key[0] = key[1] = 0
+    if size >= 16:
+        memcpy(key, text + size - 16, 16)
+    else:
+        memcpy(<char*>key + 16 - size, text, size)
 
 
-cdef inline uint64_t symbols_key(symbol_entry* e, const char* text, uint32_t size) noexcept nogil:
-    """Fill the comparable part of an entry; the hash. `text` is padded (scan.h)."""
+cdef inline uint64_t symbols_hash(const uint64_t* key, const char* text, uint32_t size) noexcept nogil:
+    cdef uint64_t hash = size
     cdef uint32_t i
-    e.head = scan_load8(text)
-    e.tail = 0
-    e.size = size
-    if size < 8:
-        e.head &= (<uint64_t>1 << (8 * size)) - 1
-    elif size > 8:
-        e.tail = scan_load8(text + 8)
-        if size < 16:
-            e.tail &= (<uint64_t>1 << (8 * (size - 8))) - 1
-        for i in range(16, size):
-            e.tail = (e.tail ^ <unsigned char>text[i]) * <uint64_t>0x100000001B3
-    return symbols_hash(e)
+    for i in range(16, size):
+        hash = (hash ^ <unsigned char>text[i - 16]) * <uint64_t>0x100000001B3
+    hash ^= key[0] ^ (key[1] * <uint64_t>0x9E3779B97F4A7C15)
+    return (hash ^ (hash >> 32)) * <uint64_t>0xD6E8FEB86659FD93
 
 
-cdef inline symbol_entry* symbols_slot(
-    symbols* s, const symbol_entry* want, uint64_t hash, const char* text
+cdef inline uint32_t symbols_tagged(uint64_t hash, uint32_t symbol_id) noexcept nogil:
+    return <uint32_t>hash >> SYMBOL_TAG << SYMBOL_TAG | (symbol_id + 1)
+
+
+cdef inline uint32_t symbols_id(uint32_t slot) noexcept nogil:
+    return (slot & ((<uint32_t>1 << SYMBOL_TAG) - 1)) - 1
+
+
+cdef inline bint symbols_is(
+    const symbols* s, uint32_t slot, const uint64_t* key, uint64_t hash, const char* text, uint32_t size
 ) noexcept nogil:
-    """The entry of this symbol, or the free one where it would go."""
-    cdef symbol_entry* e
+    cdef const symbol_entry* e = &s.entries[symbols_id(slot)]
+    return (
+        slot >> SYMBOL_TAG == <uint32_t>hash >> SYMBOL_TAG
+        and e.key[0] == key[0]
+        and e.key[1] == key[1]
+        and e.size == size
+        and (size <= 16 or memcmp(e.name, text, size) == 0)
+    )
+
+
+cdef inline uint32_t* symbols_slot(
+    symbols* s, const uint64_t* key, uint64_t hash, const char* text, uint32_t size
+) noexcept nogil:
+    """The slot of this symbol, or the free one where it would go. The writer's."""
+    cdef uint32_t* at
     cdef uint32_t i = <uint32_t>(hash >> 32)
     while True:
-        e = &s.entries[i & s.mask]
-        if e.size == 0:
-            return e
-        if e.head == want.head and e.tail == want.tail and e.size == want.size and (
-                want.size <= 16 or memcmp(s.names[e.id], text, want.size) == 0):
-            return e
+        at = &s.slots[i & s.mask]
+        if at[0] == 0 or symbols_is(s, at[0], key, hash, text, size):
+            return at
         i += 1
-
-
-cdef inline bint symbols_grow(symbols* s) noexcept nogil:
-    """Twice the room. False if memory is out; the table then stays as it is, only fuller."""
-    cdef symbol_entry* old = s.entries
-    cdef uint32_t i, j, room = 2 * (s.mask + 1)
-    cdef symbol_entry* bigger = <symbol_entry*>calloc(room, sizeof(symbol_entry))
-    if bigger == NULL:
-        return False
-    for i in range(s.mask + 1):
-        if old[i].size:
-            j = <uint32_t>(symbols_hash(&old[i]) >> 32)
-            while bigger[j & (room - 1)].size:
-                j += 1
-            bigger[j & (room - 1)] = old[i]
-    if not symbols_publish(s, bigger, room - 1):
-        free(bigger)
-        return False
-    s.entries = bigger
-    s.mask = room - 1
-    return True
 
 
 cdef inline uint32_t symbols_find(symbols* s, const char* text, uint32_t size) noexcept nogil:
     """The symbol's id, or NO_SYMBOL; from any thread."""
-    cdef symbol_entry want
-    cdef symbol_entry* e
-    cdef symbol_index* index = <symbol_index*>order_load_pointer(&s.index)
-    cdef uint32_t i, found
+    cdef const symbol_index* index = <const symbol_index*>order_load_pointer(&s.index)
+    cdef uint64_t key[2]
+    cdef uint64_t hash
+    cdef uint32_t i, slot
     if size == 0:
         return NO_SYMBOL
-    i = <uint32_t>(symbols_key(&want, text, size) >> 32)
+    symbols_key(key, text, size)
+    hash = symbols_hash(key, text, size)
+    i = <uint32_t>(hash >> 32)
     while True:
-        e = &index.entries[i & index.mask]
-        found = order_load32(&e.size)  # written last
-        if found == 0:
+        slot = order_load32(&index.slots[i & index.mask])  # written after its entry
+        if slot == 0:
             return NO_SYMBOL
-        if found == size and order_get64(&e.head) == want.head and order_get64(&e.tail) == want.tail and (
-                size <= 16 or memcmp(s.names[e.id], text, size) == 0):
-            return e.id
+        if symbols_is(s, slot, key, hash, text, size):
+            return symbols_id(slot)
         i += 1
 
 
-cdef inline uint32_t symbols_intern(symbols* s, const char* text, uint32_t size) noexcept nogil:
+cdef inline uint32_t symbols_known(
+    symbols* s, const uint64_t* key, const char* text, uint32_t size
+) noexcept nogil:
+    """The id of a symbol that has one, or NO_SYMBOL. The writer's."""
+    cdef uint32_t slot = symbols_slot(s, key, symbols_hash(key, text, size), text, size)[0]
+    return symbols_id(slot)  # of a free one: NO_SYMBOL
+
+
+cdef inline uint32_t symbols_intern(
+    symbols* s, const uint64_t* key, const char* text, uint32_t size
+) noexcept nogil:
     """The symbol's id, a new one if need be; NO_SYMBOL if it is empty, or the table full, or memory out."""
-    cdef symbol_entry want
-    cdef symbol_entry* e
     cdef uint64_t hash
+    cdef uint32_t slot
     if size == 0:
         return NO_SYMBOL
-    hash = symbols_key(&want, text, size)
-    e = symbols_slot(s, &want, hash, text)
-    return e.id if e.size else s.add(s, &want, hash, text)
+    hash = symbols_hash(key, text, size)
+    slot = symbols_slot(s, key, hash, text, size)[0]
+    return symbols_id(slot) if slot else s.add(s, key, hash, text, size)
 
 
-cdef inline uint32_t symbols_add(symbols* s, const symbol_entry* want, uint64_t hash, const char* text) noexcept nogil:
-    cdef symbol_entry* e
-    cdef char* name
+cdef inline uint32_t symbols_add(
+    symbols* s, const uint64_t* key, uint64_t hash, const char* text, uint32_t size
+) noexcept nogil:
+    cdef symbol_entry* e = &s.entries[s.count]
+    cdef size_t room = <size_t>s.mask + 1
     if s.count == s.limit:
         return NO_SYMBOL
-    if 4 * s.count > s.mask and not symbols_grow(s) and 2 * s.count > s.mask:
+    if 4 * <size_t>s.count >= room and not symbols_publish(s, 2 * room) and s.count + 1 >= room:
         return NO_SYMBOL
-    name = <char*>malloc(want.size)
-    if name == NULL:
+    e.name = <char*>malloc(size)
+    if e.name == NULL:
         return NO_SYMBOL
-    memcpy(name, text, want.size)
-    s.names[s.count] = name
-    s.sizes[s.count] = want.size
-    e = symbols_slot(s, want, hash, text)
-    order_set64(&e.head, want.head)
-    order_set64(&e.tail, want.tail)
-    e.id = s.count
-    order_store32(&e.size, want.size)
-    order_store32(&s.count, e.id + 1)
-    return e.id
+    memcpy(e.name, text, size)
+    e.key[0] = key[0]
+    e.key[1] = key[1]
+    e.size = size
+    order_store32(symbols_slot(s, key, hash, text, size), symbols_tagged(hash, s.count))
+    order_store32(&s.count, s.count + 1)
+    return s.count - 1

@@ -32,6 +32,7 @@ from fastfeed.demo import run as run_demo
 from fastfeed.errors import ConfigError, DecodeError, FastFeedError
 from fastfeed.lab.load import read_lines
 from fastfeed.lab.process import main as run_lab
+from fastfeed.providers.matrix import matrix
 from fastfeed.screen import Screen
 
 STDIN = Path("-")
@@ -222,8 +223,12 @@ def _findings() -> Iterator[tuple[str, str]]:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def providers(as_json: bool) -> None:
+@click.option("--matrix", "as_matrix", is_flag=True, help="What each is like and how that is known, in Markdown.")
+def providers(as_json: bool, as_matrix: bool) -> None:
     """The providers there are, with their channels."""
+    if as_matrix:
+        click.echo(matrix())
+        return
     known: dict[str, provided.Provider | ConfigError] = {}
     for name in provided.names():
         try:

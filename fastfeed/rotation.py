@@ -1,4 +1,4 @@
-"""When a connection is replaced by a new one although nothing is wrong with it yet: the options.
+"""When a connection is replaced by a new one although nothing is wrong with it yet: the options, and one's age.
 
 Sums of times only. It opens no connection and reads no clock; how one is replaced is the business of `legs`.
 """
@@ -59,3 +59,63 @@ class Rotation:
         if lifetime is None:
             return math.inf
         return (lifetime - min(self.margin, lifetime / 2)) * (1 - self.jitter * random)
+
+
+class Age:
+    """When one connection wants a successor; without options, never. All times are monotonic seconds.
+
+    `lifetime`: seconds after which the provider ends a connection, if it does.
+    """
+
+    def __init__(self, options: Rotation | None, lifetime: float | None) -> None:
+        self.is_window_open = options is not None and options.window is None
+        self._options = options
+        self._lifetime = lifetime
+        self._opened_at = 0.0
+        self._ripe_at = self._due_at = math.inf  # a successor is wanted in the window, and whatever the time
+        self._because = ""
+        self._is_asked = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether connections are replaced at all."""
+        return self._options is not None
+
+    def begin(self, now: float, random: float) -> None:
+        """A connection has opened; `random` in [0, 1) shortens its time."""
+        self._opened_at = now
+        self._is_asked = False
+        if self._options is not None:
+            self._ripe_at = now + self._options.ripe_after(random)
+            self._due_at = now + self._options.due_after(self._lifetime, random)
+            self._because = f"the provider ends a connection at {self._lifetime} s"
+
+    @property
+    def at(self) -> float | None:
+        """When a successor is asked for; None: not as things are."""
+        if self._is_asked:
+            return None
+        at = min(self._due_at, self._ripe_at) if self.is_window_open else self._due_at
+        return None if at == math.inf else at
+
+    def ask(self, now: float) -> str | None:
+        """Why a successor is wanted now, if it is. Said once, until `none_came`."""
+        if self.at is None or now < self.at:
+            return None
+        self._is_asked = True
+        return self._because if now >= self._due_at else f"it is {now - self._opened_at:.0f} s old"
+
+    def noticed(self, at: float, reason: str) -> None:
+        """It has to go by then, because the server says so."""
+        if at < self._due_at:
+            self._due_at = at
+            self._because = reason
+
+    def none_came(self, now: float) -> None:
+        """No successor came up; with the next window one is asked for again anyway, else after a while."""
+        if self._is_asked and self._options is not None:
+            self._is_asked = False
+            if self._ripe_at <= now:
+                self._ripe_at = now + self._options.retry
+            if self._due_at <= now:
+                self._due_at = now + self._options.retry

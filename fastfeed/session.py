@@ -38,9 +38,10 @@ from fastfeed.dialect import (
 )
 from fastfeed.door import Door
 from fastfeed.errors import AuthError, ConnectError, FastFeedError, GaveUp
-from fastfeed.failures import AT_ONCE, BUDGETS, Failure, classify_close, classify_error
+from fastfeed.failures import Failure, classify_close, classify_error
 from fastfeed.heartbeat import Beats, Heartbeat, Offset, Pulse
-from fastfeed.rotation import Rotation
+from fastfeed.retries import Retries
+from fastfeed.rotation import Age, Rotation
 from fastfeed.signals import (
     Action,
     Close,
@@ -85,7 +86,6 @@ from fastfeed.subscriptions import Book, Limits, Pace, Record, Stage, Subscripti
 ACK_TIMEOUT = 5.0  # seconds a request may stay unanswered before it is asked again, in halves
 LOGIN_TIMEOUT = 10.0  # seconds from the handshake in which the server greets and accepts a login
 RENEW_TIMEOUT = 30.0  # seconds in which fresh credentials are to be had
-LONGEST_WAIT = 7 * 86400.0  # seconds a server may tell us to stay away; whoever says more means for ever
 WRONG_CLOCK = 86400.0  # seconds between two clocks that no clock is wrong by: the server means something else
 RESTORE_GRACE = 5.0  # seconds after the last ack in which a restored subscription delivers or counts as missing
 _FOR_PINGS = 1  # messages a second that requests leave free, or a long restore would delay the heartbeat
@@ -163,9 +163,8 @@ class Session:
         self._backoff = backoff
         self._random = random
         self._pace = self._new_pace()
-        self._failed: Counter[Failure] = Counter()  # in a row, by class
+        self._retries = Retries(backoff, limits.eviction_cool_down, random)
         self._dial_at = 0.0
-        self._at_once = False  # the first redial since a stable connection did not wait
         self._delivered = False  # since opened
         self._unanswered = 0  # overdue answers in a row on this connection
         self._lost_at: float | None = None  # since when data is missing; None once it flows again
@@ -181,21 +180,14 @@ class Session:
         self._renewable = renewable
         self._renewed = False  # since a connection was stable
         self._renew_by: float | None = None  # the answer to Renew is due
-        self._limited = False  # the last failure was a rate limit
         self._probed_at: float | None = None  # the probe that is not answered yet; inf: not sent yet
         self._owed: set[Subscription] = set()  # delivered on an earlier connection, and not yet on this one
         self._told_stale: set[Subscription] = set()
-        self._reopened: deque[float] = deque()  # the latest reconnects
-        self._stormy = False
         self._tripped = False  # told that the dialect raised
         self._warned: set[str] = set()  # quotas of which four fifths are used
         self._to_say: deque[str | bytes] = deque()  # requests beside the book's
-        self._rotation = rotation
-        self._ripe_at = self._due_at = math.inf  # a successor is wanted in the window, and whatever the time
-        self._due_because = ""
-        self._window_open = rotation is not None and rotation.window is None
-        self._rotating = False  # a successor has been asked for
-        self._relieved = False  # and is on its way
+        self._age = Age(rotation, limits.lifetime)
+        self._relieved = False  # a successor is on its way
         self._actions: list[Action] = []
 
     @property
@@ -232,7 +224,9 @@ class Session:
                 if self._renew_by is not None:
                     self._renew_by = None
                     if failed is not None:
-                        self._give_up(failed, self._failed.total() + 1)
+                        if isinstance(failed, AuthError):
+                            self._emit(events.AuthFailed(self.name, failed.cause))
+                        self._give_up(failed, self._retries.attempts + 1)
                     elif self.state is State.WAITING:
                         self._dial_at = now
             case Closed(code, reason):
@@ -271,6 +265,9 @@ class Session:
             case Subscribe(wishes):
                 for subscription, topic in wishes:
                     self.book.want(subscription, topic)
+                most = self._limits.streams_per_connection
+                if most is not None and self._limits.connections is not None:  # else there is one more connection
+                    self._warn("streams", len(self.book) / most, f"{most} streams of a connection")
             case Unsubscribe(subscriptions):
                 for subscription in subscriptions:
                     self.book.drop(subscription)
@@ -284,7 +281,7 @@ class Session:
                 if self.state is State.OPEN:
                     self._to_say.append(text)
             case Window(is_open):
-                self._window_open = is_open
+                self._age.is_window_open = is_open
             case Relief(is_coming):
                 self._relief(is_coming, now)
             case Inherit(subscriptions):
@@ -319,7 +316,7 @@ class Session:
             self._grace_ends_at,
             self.watch.deadline,
             ready_at if self._probed_at == math.inf else None,
-            self._rotate_at,
+            self._age.at,
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -367,34 +364,17 @@ class Session:
             self._spend(now)
             self._actions.append(Send(request.text))
 
-    @property
-    def _rotate_at(self) -> float | None:
-        """When a successor is asked for; None: not as things are."""
-        if self._rotating:
-            return None
-        at = min(self._due_at, self._ripe_at) if self._window_open else self._due_at
-        return None if at == math.inf else at
-
     def _check_age(self, now: float) -> None:
         """Ask for a successor when it is time for one."""
-        if not self._ready or self._rotate_at is None or now < self._rotate_at:
-            return
-        self._rotating = True
-        assert self.opened_at is not None
-        age = f"it is {now - self.opened_at:.0f} s old"
-        self._actions.append(Rotate(self._due_because if now >= self._due_at else age))
+        if self._ready and (reason := self._age.ask(now)) is not None:
+            self._actions.append(Rotate(reason))
 
     def _relief(self, is_coming: bool, now: float) -> None:
         self._relieved = is_coming
         if is_coming and self.state is not State.OPEN:
             self._stop()
-        elif not is_coming and self._rotating and self._rotation is not None:
-            self._rotating = False
-            # With the next window it is asked for again anyway; without one, as for a limit.
-            if self._ripe_at <= now:
-                self._ripe_at = now + self._rotation.retry
-            if self._due_at <= now:
-                self._due_at = now + self._rotation.retry
+        elif not is_coming:
+            self._age.none_came(now)
 
     def _dead(self, now: float) -> str | None:
         """Why the other end counts as gone, if it does."""
@@ -541,7 +521,9 @@ class Session:
         self.opened_at = now
         if self._lost_at is not None:
             self.reconnects += 1
-            self._count_reconnect(now)
+            if (storm := self._retries.reopened(now)) is not None:
+                cause = f"{self.name}: {storm} reconnects within {self._backoff.storm_window:g} s"
+                self._emit(events.Alert("warning", cause, "look at the network, and at the causes of Disconnected"))
         self._delivered = False
         self._unanswered = 0
         self.rate.start(now)
@@ -550,12 +532,7 @@ class Session:
         self.pulse.start(now)
         self.app_pulse.start(now)
         self._ready = not (self._dialect.greets or self._logs_in)
-        self._rotating = False
-        if self._rotation is not None:
-            draw = self._random()
-            self._ripe_at = now + self._rotation.ripe_after(draw)
-            self._due_at = now + self._rotation.due_after(self._limits.lifetime, draw)
-            self._due_because = f"the provider ends a connection at {self._limits.lifetime} s"
+        self._age.begin(now, self._random())
         self._emit(events.Connected(self.name))
         if self._ready:
             self._door.fitted()
@@ -619,7 +596,7 @@ class Session:
             case Denial(failure, reason, retry_after):
                 self._hang_up(failure, reason, now, 1000, retry_after)
             case Notice(reason):
-                if self._rotation is not None and self._ready:
+                if self._age.counts and self._ready:
                     self._noticed(reason, now)
                 else:
                     self._hang_up(Failure.RESTART, reason, now, 1000)
@@ -630,9 +607,7 @@ class Session:
         before = self._door.noticed_at
         at = now if before is None or self.opened_at <= before else max(now, self.opened_at + self._backoff.cap)
         self._door.noticed_at = now
-        if at < self._due_at:
-            self._due_at = at
-            self._due_because = reason
+        self._age.noticed(at, reason)
 
     def _rejected(self, records: Iterable[Record], reason: str) -> None:
         """Never asked for again, so nobody waits for their data any more."""
@@ -643,32 +618,21 @@ class Session:
         self._owed.difference_update(gone)
         self._told_stale.difference_update(gone)
 
-    def _count_reconnect(self, now: float) -> None:
-        self._reopened.append(now)
-        while self._reopened[0] <= now - self._backoff.storm_window:
-            self._reopened.popleft()
-        stormy = len(self._reopened) > self._backoff.storm
-        if stormy and not self._stormy:
-            cause = f"{self.name}: {len(self._reopened)} reconnects within {self._backoff.storm_window:g} s"
-            self._emit(events.Alert("warning", cause, "look at the network, and at the causes of Disconnected"))
-        self._stormy = stormy
-
     def _warn(self, name: str, used: float, limit: str) -> None:
         """Tell, once until it falls again, that four fifths of a quota are used."""
         if used < 0.8:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            severity: Literal["info", "warning"] = (
-                "info" if name == "messages" else "warning"
-            )  # the pace keeps that one
+            # That of the messages is kept by our own pace: nobody need do anything.
+            severity: Literal["info", "warning"] = "info" if name == "messages" else "warning"
             self._emit(events.Alert(severity, f"{self.name}: {used:.0%} of the {limit} the provider allows are used"))
 
     def _closed(self, code: int, reason: str, now: float) -> None:
         """The server, or the network, has closed the connection."""
         cause = f"closed with {code}" + (f" ({reason})" if reason else "")
         failure = self._close_codes.get(code, classify_close(code))
-        if failure is Failure.CLEAN and self._limited and not self._delivered:
+        if failure is Failure.CLEAN and self._retries.is_limited and not self._delivered:
             failure = Failure.RATE_LIMITED  # some say 429 once, and then accept and close politely
         self._drop(failure, cause, now, code, reason)
 
@@ -704,7 +668,7 @@ class Session:
             self._probed_at = None
             self._actions.append(Lost(tuple(record.subscription for record in self.book.lost())))
         if stable:
-            self._failed.clear()
+            self._retries.settle()
             self._renewed = False
         self.error = error
         self._door.failed(self)
@@ -718,29 +682,19 @@ class Session:
                 self._renew(error, now)
                 return
             self._emit(events.AuthFailed(self.name, error.cause))
-        attempts = self._failed.total()
-        if self._spent(failure) or (retry_after or 0.0) > LONGEST_WAIT:
-            self._give_up(error, attempts + 1)
+        attempts = self._retries.attempts + 1
+        delay = self._retries.wait(failure, retry_after, stable=stable)
+        if delay is None:
+            self._give_up(error, attempts)
             return
-        if stable:
-            self._at_once = failure in AT_ONCE
-        delay = self._backoff.delay(max(0, attempts - self._at_once), self._random())
-        if stable and self._at_once:
-            delay = 0.0
-        self._limited = failure is Failure.RATE_LIMITED
-        if failure is Failure.EVICTED:
-            delay = max(delay, self._limits.eviction_cool_down, retry_after or 0.0)
-        elif failure is Failure.RATE_LIMITED:
-            delay = max(delay, self._backoff.cap if retry_after is None else retry_after)
+        if failure is Failure.RATE_LIMITED:
             self._emit(events.RateLimited(self.name, delay))
             self._door.shut(now + delay)
-        elif retry_after is not None:
-            delay = max(delay, retry_after)
+        elif retry_after is not None and failure is not Failure.EVICTED:
             self._door.shut(now + retry_after)
-        self._failed[failure] += 1
         self.state = State.WAITING
         self._dial_at = now + delay
-        self._emit(events.Reconnecting(self.name, attempts + 1, delay, error.cause))
+        self._emit(events.Reconnecting(self.name, attempts, delay, error.cause))
 
     def _renew(self, error: ConnectError, now: float) -> None:
         """The credentials are not accepted any more: once, before giving up, ask for fresh ones."""
@@ -750,12 +704,7 @@ class Session:
         self.state = State.WAITING
         self._dial_at = self._renew_by = now + RENEW_TIMEOUT
         self._actions.append(Renew())
-        self._emit(events.Reconnecting(self.name, self._failed.total() + 1, 0.0, self.error.cause))
-
-    def _spent(self, failure: Failure) -> bool:
-        if failure is Failure.AUTH or self._backoff.max_retries is None:
-            return self._failed[failure] >= BUDGETS[failure]
-        return self._failed.total() >= self._backoff.max_retries
+        self._emit(events.Reconnecting(self.name, self._retries.attempts + 1, 0.0, self.error.cause))
 
     def _give_up(self, error: ConnectError, attempts: int) -> None:
         self.state = State.FAILED

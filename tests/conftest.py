@@ -53,6 +53,13 @@ class GuardedMemory:
         """The payload so placed that the byte before its first one cannot be read."""
         return self._place(payload, self._start)
 
+    def object_before_the_end(self, payload: bytes) -> bytes:
+        """The payload as a bytes object whose own NUL is the last byte that can be read. Let go of it at once."""
+        image = ctypes.string_at(id(payload), sys.getsizeof(payload))  # as it lies in memory, its references counted
+        address = self._start + self._size - len(image)
+        ctypes.memmove(address, image, len(image))
+        return ctypes.cast(address, ctypes.py_object).value
+
 
 @pytest.fixture(scope="session")
 def guarded() -> GuardedMemory:

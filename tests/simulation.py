@@ -362,12 +362,9 @@ class Line:
         self.door(self)
 
     def renew(self) -> None:
-        """Fresh keys are asked for: once between two stable connections."""
+        """Fresh keys are asked for."""
         world = self.world
         world.told.hits["renewals"] += 1
-        self.renewals += 1
-        if not world.feed.renewable or self.renewals > 1:
-            world.broken(f"{self.name}: asks for fresh keys {self.renewals} times")
         if self.renews is not None:
             error = None if self.renews else ConnectError(HOST, "no fresh keys")
             world.later(0.1 + world.dice.random(), self.tell, Renewed(error))
@@ -655,6 +652,9 @@ class Line:
             self.spent.clear()
             self.renewals = 0
         if failure is Failure.AUTH and any(isinstance(action, Renew) for action in actions):
+            self.renewals += 1  # once between two stable connections
+            if not world.feed.renewable or self.renewals > 1:
+                world.broken(f"{self.name}: asks for fresh keys {self.renewals} times")
             self.opened_at = self.first_data_at = None
             self.not_before = now
             return

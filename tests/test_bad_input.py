@@ -34,8 +34,9 @@ from fastfeed.errors import AuthError, ConnectError, HandshakeError
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats, Heartbeat
 from fastfeed.providers import names, provider
+from fastfeed.retries import LONGEST_WAIT
 from fastfeed.rotation import Rotation
-from fastfeed.session import LONGEST_WAIT, WRONG_CLOCK, Session, State
+from fastfeed.session import WRONG_CLOCK, Session, State
 from fastfeed.signals import (
     Action,
     Close,

@@ -342,9 +342,10 @@ async def test_a_leg_that_lags_changes_nothing_but_the_win_rate() -> None:
         await made.rests()
         assert made.lost() == {}
         never_stale(made)
-        first, second = made.feed.stats()["legs"]
-        assert second["win_rate"] > 0.5
-        assert first["behind_ms"]["p50"] > 50
+        # Which leg got through first, and so lags, is not said.
+        slow, fast = sorted(made.feed.stats()["legs"], key=lambda leg: float(leg["win_rate"]))
+        assert fast["win_rate"] > 0.5
+        assert slow["behind_ms"]["p50"] > 50
 
 
 @pytest.mark.parametrize("leg", [0, 1])

@@ -661,6 +661,21 @@ def test_the_providers_dials_are_counted_over_all_connections_and_never_exceeded
     assert min(alerts).endswith("80% of the 10 dials per five minutes the provider allows are used")
 
 
+def test_four_fifths_of_the_streams_are_told_where_there_is_no_second_connection_for_more() -> None:
+    wishes = tuple((Subscription(f"S{number}", "quote"), f"s{number}") for number in range(10))
+    driven = Driven(limits=Limits(streams_per_connection=10, connections=1))
+    driven.tell(Subscribe(wishes[:7]))
+    assert not driven.told(events.Alert)
+    driven.tell(Subscribe(wishes[7:9]))
+    driven.tell(Subscribe(wishes[9:]))
+    assert [alert.cause for alert in driven.told(events.Alert)] == [
+        "line: 90% of the 10 streams of a connection the provider allows are used"
+    ]
+    roomy = Driven(limits=Limits(streams_per_connection=10))
+    roomy.tell(Subscribe(wishes))
+    assert not roomy.told(events.Alert), "the next one gets a connection of its own"
+
+
 # Stopping -----------------------------------------------------------------------------------------------------------
 
 

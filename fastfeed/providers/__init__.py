@@ -112,6 +112,24 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How well a provider's protocol is known, and how that was checked. For people: nothing is decided by it.
+
+    `grade` is the best source of its rules. `samples` is where the messages of its tests come from. `checked_by` names
+    the outside clients that have read the lab's venue of it; where there are none, `unchecked` says why.
+    """
+
+    grade: str
+    samples: str
+    checked_by: tuple[str, ...] = ()
+    unchecked: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.checked_by) == bool(self.unchecked):
+            raise ConfigError(f"Evidence(checked_by={self.checked_by!r}): name clients, or say in unchecked= why none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provider:
     """Everything fastfeed knows about one provider. Pure data; `Feed` takes one of yours as it takes a name."""
 
@@ -132,6 +150,7 @@ class Provider:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the handshake, beside those that show who we are
     close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
     hours: Span | None = None  # when the market is open; None: always
+    evidence: Evidence | None = None
     recovery: Mapping[str, Recipe] = field(default_factory=dict)  # by channel; without one, it is only asked for anew
     rest: str = ""  # scheme and host of its HTTP side
     rest_weight_per_minute: int | None = None  # what it allows one address there
