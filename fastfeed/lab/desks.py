@@ -35,6 +35,23 @@ _DESKS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
                 "-futures": ("ESZ4", "NQZ4", "CLF5"),
             }.items()
         },
+        **{
+            f"alpaca{stream}{encoding}": ("alpaca", "AlpacaDesk", symbols)
+            for stream, symbols in {
+                **dict.fromkeys(("", "-iex", "-delayed", "-boats", "-overnight"), _SHARES),
+                **dict.fromkeys(("-crypto", "-crypto-us-1", "-crypto-eu-1"), ("BTC/USD", "AVAX/USD", "MKR/USD")),
+            }.items()
+            for encoding in ("", "-msgpack")
+        },
+        **dict.fromkeys(
+            ("alpaca-options", "alpaca-options-indicative"),
+            ("alpaca", "AlpacaDesk", ("AAPL240315C00172500", "SPXW240327P04925000")),
+        ),
+        **{
+            f"intrinio{source}{kinds}": ("intrinio", "IntrinioDesk", _SHARES)
+            for source in ("", "-delayed-sip", "-nasdaq-basic", "-cboe-one", "-equities-edge")
+            for kinds in ("", "-trades")
+        },
         "finnhub": ("finnhub", "FinnhubDesk", ("AAPL", "BINANCE:BTCUSDT", "IC MARKETS:1", "OANDA:EUR_USD")),
         "tiingo-fx": ("tiingo", "TiingoDesk", _CURRENCIES),
         "tradermade": ("tradermade", "TradermadeDesk", _CURRENCIES),
