@@ -18,7 +18,7 @@ test: build
 
 interop: build $(VENV)/interop
 	$(BIN)/python bench/prepare.py nautilus
-	$(BIN)/python -m pytest tests/test_interop.py
+	$(BIN)/python -m pytest tests/test_interop.py tests/test_interop_equities.py
 
 bench: build $(VENV)/bench
 	$(BIN)/python bench/run.py $(ARGS)

@@ -21,11 +21,16 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Active, Denial, Dialect, Greeting, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
 from fastfeed.gaps import Fetched
-from fastfeed.providers import Channel, Provider, Recipe
+from fastfeed.providers import Channel, Evidence, Provider, Recipe
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import dumps, loads
 
+_EVIDENCE = Evidence(
+    grade="documentation, and the code of official clients",
+    samples="the documentation's messages",
+    checked_by=("alpaca-py",),
+)
 Dump = Callable[[object], str | bytes]
 Load = Callable[[bytes], object]  # raises ValueError
 
@@ -254,6 +259,7 @@ class Stream:
             upper=True,
             # They wait behind the data (python-legacy#591): their lack alone kills no connection.
             pongs_promised=False,
+            evidence=_EVIDENCE,
         )
 
 

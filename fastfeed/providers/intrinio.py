@@ -22,7 +22,7 @@ from fastfeed.binary import Binary, Number, Skip, Text
 from fastfeed.credentials import Auth, Token
 from fastfeed.dialect import Dialect, Refusal, Reply
 from fastfeed.errors import DecodeError
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, loads
@@ -111,6 +111,11 @@ def _feed(name: str, host: str, *, trades_only: bool) -> Provider:
         symbol=r"[A-Z][A-Z0-9./-]*",
         example="AAPL",
         upper=True,
+        evidence=Evidence(
+            grade="the code of official clients; there is no public specification",
+            samples="records laid out as those clients read them",
+            checked_by=("intriniorealtime",),
+        ),
     )
 
 
