@@ -8,13 +8,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench lint format types build clean dist tsan freethreaded
+.PHONY: demo test interop bench lint format types build clean dist tsan freethreaded
 
 demo: build
 	$(BIN)/python -m fastfeed demo
 
 test: build
 	$(BIN)/python -m pytest
+
+interop: build $(VENV)/interop
+	$(BIN)/python bench/prepare.py nautilus
+	$(BIN)/python -m pytest tests/test_interop.py tests/test_interop_equities.py
 
 bench: build $(VENV)/bench
 	$(BIN)/python bench/run.py $(ARGS)
@@ -79,6 +83,6 @@ $(VENV)/fastfeed: $(VENV)/tools $(SOURCES)
 	$(PIP) --no-build-isolation -e '.[cli,test]'
 	@touch $@
 
-$(VENV)/bench $(VENV)/lint $(VENV)/types: $(VENV)/tools
+$(VENV)/bench $(VENV)/interop $(VENV)/lint $(VENV)/types: $(VENV)/tools
 	$(BIN)/python .ci/requirements.py $(@F) | $(PIP) -r /dev/stdin
 	@touch $@

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -112,7 +113,12 @@ def left_out() -> dict[str, str]:
     return {} if nautilus_python() is not None else {"nautilus_trader": LEFT_OUT.read_text()}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int | str:
+    """With "nautilus" only its environment is made."""
+    if arguments:
+        ROOM.mkdir(exist_ok=True)
+        nautilus()
+        return 0 if nautilus_python() is not None else f"nautilus_trader is left out: {LEFT_OUT.read_text()}"
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"the bench has no {', '.join(missing)}: `make bench`, or pip install -e '.[bench]'")
@@ -126,4 +132,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

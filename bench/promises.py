@@ -87,6 +87,16 @@ FLOORS = (
     Promise(
         what="a drain of 10 changed among 50,000, us", question="drain", upper="10 of 50000", at_most=20
     ),
+    *(
+        Promise(
+            what=f"own declaration vs built-in, {source} frames",
+            question=f"own, {source}",
+            upper="own declaration",
+            lower="provider binance-usdm",
+            at_most=1.1,
+        )
+        for source in ("made", "shuffled")
+    ),
     Promise(
         what="compiler flags that name a CPU (kernels are dispatched)", question="build", upper="CPU flags", at_most=0
     ),

@@ -14,8 +14,8 @@ from pathlib import Path
 import prepare
 
 HERE = Path(__file__).parent
-QUESTIONS = ("decode", "loopback", "age", "symbols", "buffers")
-ROUNDS = {"decode": 9, "loopback": 5, "age": 7, "symbols": 9, "buffers": 5}
+QUESTIONS = ("decode", "loopback", "age", "symbols", "buffers", "own")
+ROUNDS = {"decode": 9, "loopback": 5, "age": 7, "symbols": 9, "buffers": 5, "own": 9}
 QUICK = 0.1  # of the frames and seconds, in two rounds
 
 

@@ -29,7 +29,7 @@ from binary cimport binary_frame
 from decoder cimport decoder, decoder_close, decoder_copied, decoder_in_place, decoder_led, decoder_open
 from histogram cimport histogram_quantile
 from json cimport json_frame
-from layout cimport FIELD_SEQ, FIELD_SIDE, ff_fields, layout_choice, layout_kernels
+from layout cimport FIELD_SEQ, FIELD_SIDE, FIELD_TIME, ff_fields, layout_choice, layout_kernels
 from message cimport message_most, message_scale
 from msgpack cimport msgpack_frame
 from order cimport (
@@ -50,7 +50,7 @@ from schema cimport (
     schema_match, schema_message, schema_node,
 )
 from slots cimport MALFORMED, slots, slots_reset
-from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, sequence
+from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, SEQUENCE_RISING, sequence
 from streams cimport GAPS, SOURCES, gap
 from symbols cimport (
     NO_SYMBOL, symbols, symbols_alias, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open,
@@ -87,6 +87,31 @@ cdef extern from *:
     #endif
     """
     const bint FF_FREE_THREADED
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define FF_PREFETCH(p) __builtin_prefetch(p)
+    #else
+    #define FF_PREFETCH(p) ((void)(p))
+    #endif
+    /* Frames lie anywhere, each begins with a wait for memory: have the first 256 bytes of the one at `i` on their way.
+     * Asks for an address and reads nothing there. Without the interpreter's lock the list could move meanwhile. */
+    static inline void ff_expect(PyObject *frames, Py_ssize_t i) {
+    #ifndef Py_GIL_DISABLED
+        const char *p;
+        if (!PyList_CheckExact(frames) || i >= PyList_GET_SIZE(frames)) return;
+        p = (const char *)PyList_GET_ITEM(frames, i);
+        FF_PREFETCH(p);
+        FF_PREFETCH(p + 64);
+        FF_PREFETCH(p + 128);
+        FF_PREFETCH(p + 192);
+    #else
+        (void)frames, (void)i;
+    #endif
+    }
+    """
+    void ff_expect(object frames, Py_ssize_t i)
 
 cdef extern from *:
     """
@@ -367,7 +392,7 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         m.time_most = message_most(m.time_scale)
     m.symbol_until = source["until"]
     m.symbol_upper = source["upper"]
-    m.plain = m.time_scale != 0 and not m.symbol_until and not m.symbol_upper
+    m.plain = not m.symbol_until and not m.symbol_upper
     if source["sell"] is not None:
         m.sell = _text(kept, source["sell"])
         m.sell_size = len(source["sell"])
@@ -389,7 +414,8 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         m.matches[i].size = len(text)
     for i in range(m.n_fields):
         m.fields[i].node, m.fields[i].field, m.fields[i].action = fields[i]
-        m.plain = m.plain and m.fields[i].field != FIELD_SIDE
+        m.plain = m.plain and m.fields[i].field != FIELD_SIDE and (m.time_scale or m.fields[i].field != FIELD_TIME)
+    m.straight = m.plain and m.kind == FF_QUOTE and m.rule == SEQUENCE_RISING and not m.shares
     for i in range(m.n_each):
         m.each[i].node, m.each[i].root = each[i]
     return 0
@@ -1092,6 +1118,10 @@ cdef class TickReader:
         return ring_read(<ring*>self._owner._ring, <ring_reader*>self._reader, <tick_t*>out, 1) == 1
 
 
+cdef enum:
+    FRAMES_AHEAD = 8  # about 0.5 us, what memory takes
+
+
 cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text) except -1:
     cdef decoder* d = <decoder*>self._decoder
     cdef Py_buffer view
@@ -1174,10 +1204,13 @@ cdef class Decoder:
         cdef decoder* d = <decoder*>self._decoder
         cdef uint64_t before = d.ticks
         cdef int64_t mono_ns, utc_ns
+        cdef Py_ssize_t ahead = FRAMES_AHEAD
         self.clock.now(&mono_ns, &utc_ns)
         if recv_ns is not None:
             utc_ns = recv_ns
         for payload in payloads:
+            ff_expect(payloads, ahead)
+            ahead += 1
             _decode(self, payload, utc_ns, mono_ns, source, text)
         return d.ticks - before
 

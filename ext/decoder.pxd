@@ -21,11 +21,13 @@ from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
 from ring cimport ring, ring_followed, ring_publish
 from scan cimport FF_PADDING
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
-from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence
+from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence, sequence_rises
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_control, slots_grow, slots_reset
-from streams cimport numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_open
-from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key
-from table cimport table, table_add, table_mark_put, table_put
+from streams cimport (
+    numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_of, streams_open,
+)
+from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
+from table cimport table, table_add, table_mark_put, table_put, table_quote
 from tick cimport *
 from watch cimport watch, watch_close, watch_commit, watch_end_shared
 
@@ -34,8 +36,9 @@ cdef extern from "math.h" nogil:
     double NAN
 
 cdef enum:
-    CREDIT = 64         # frames a good record lets prediction fail in a row
-    REFUSED_BYTES = 64  # of the name of the last symbol refused
+    CREDIT = 64          # frames a good record lets prediction fail in a row
+    REFUSED_BYTES = 64   # of the name of the last symbol refused
+    QUOTE_WHOLE = 0x10F  # four numbers and FIELD_SEQ
 
 cdef struct decoder:
     slots slots
@@ -97,6 +100,8 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
         if d.plans == NULL:
             return False
         d.plans.credit = PLAN_CREDIT
+    if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
+        return False  # a predicted frame has room for its message
     return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL and d.layouts != NULL
 
 
@@ -204,7 +209,6 @@ cdef inline void decoder_commit(
     """Fields to ticks: sequence, ring, table, liveness."""
     cdef const schema_message* m = &d.program.messages[f.message]
     cdef ff_tick k
-    cdef uint32_t i
     cdef int64_t lag_ns = 0
     cdef int verdict
     k.symbol_id = decoder_symbol(d, f, keyed)
@@ -230,54 +234,83 @@ cdef inline void decoder_commit(
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
         histogram_record(&d.lag, lag_ns)
-    if verdict != DUPLICATE:
-        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, lag_ns)
     if k.kind == FF_LEVEL:
         decoder_levels(d, f, &k)
-        return
+    else:
+        decoder_prices(d, f, &k)
+    if verdict != DUPLICATE:
+        # Last: a reader in another thread who finds it fresh finds its price too.
+        liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, lag_ns)
+
+
+cdef inline void decoder_prices(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
+    """To the ring, and to the table unless it is a repeat."""
+    cdef uint32_t i
     if f.present & 15 == 15:
         memcpy(k.value, f.number, sizeof(k.value))
     else:
         for i in range(4):
             k.value[i] = f.number[i] if f.present >> i & 1 else NAN
     if k.kind == FF_BAR:
-        decoder_bar(d, f, &k)
+        decoder_bar(d, f, k)
         return
     k.flags |= f.flags
     d.ticks += 1
     if ring_followed(d.ring):
-        ring_publish(d.ring, &k)
-    if verdict == DUPLICATE:
+        ring_publish(d.ring, k)
+    if k.flags & FF_DUPLICATE:
         return
     if k.kind == FF_MARK:
-        table_mark_put(d.table, &k, f.present, f.null)
+        table_mark_put(d.table, k, f.present, f.null)
     else:
-        table_put(d.table, &k, f.present, f.null)
+        table_put(d.table, k, f.present, f.null)
 
 
-cdef inline bint decoder_predict(
+cdef inline void decoder_quote(
+    decoder* d, const schema_message* m, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """What decoder_commit comes to for most frames there are, in a straight line: a whole quote of a known symbol, with
+    a higher number, while nobody watches the stream or reads ticks. All others go there, nothing of them done yet."""
+    cdef const ff_fields* f = d.slots.fields
+    cdef uint32_t symbol_id = NO_SYMBOL
+    cdef int64_t lag_ns = 0
+    if f.keyed and f.present & QUOTE_WHOLE == QUOTE_WHOLE and not d.watch.on and not ring_followed(d.ring):
+        symbol_id = symbols_known(d.symbols, f.key, f.symbol, f.symbol_size)
+    if symbol_id == NO_SYMBOL or not sequence_rises(streams_of(&d.streams, m, symbol_id), f.integer[0]):
+        decoder_commit(d, f, f.keyed, recv_ns, mono_ns, source)
+        return
+    d.ticks += 1
+    if f.event_ns:
+        lag_ns = recv_ns - f.event_ns
+        histogram_record(&d.lag, lag_ns)
+    table_quote(d.table, symbol_id, f.number, f.integer[0], f.event_ns, recv_ns)
+    liveness_touch(d.liveness, symbol_id, m.channel, mono_ns, lag_ns)
+
+
+cdef inline const schema_message* decoder_predict(
     decoder* d, const char* p, const char* end, uint32_t lead, bint padded, bint simd
 ) noexcept nogil:
-    """Is the frame of a layout remembered? Its message is then in `fields[0]`. `lead`, `padded`: see layout_kernel."""
+    """The message of a frame whose layout is remembered, what it says then in `fields[0]`; else NULL.
+
+    `lead`, `padded`: see layout_kernel.
+    """
     cdef ff_fields* f
     cdef const schema_message* m
     slots_reset(&d.slots)
-    if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
-        return False
     f = d.slots.fields
     f.time_text = NULL
     if not d.kernel.find(d.layouts, p, end, lead, padded, f):
-        return False
+        return NULL
     m = &d.program.messages[f.message]
     if not m.plain or f.time_text != NULL or f.symbol_size == 0:
-        return message_finish(&d.slots, m, f, simd)
+        return m if message_finish(&d.slots, m, f, simd) else NULL
     # what message_finish comes to for a plain message
     f.event_ns = 0
     if f.present & (1 << FIELD_TIME):
         if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
-            return False
+            return NULL
         f.event_ns = f.integer[FIELD_TIME - FIELD_SEQ] * m.time_scale
-    return True
+    return m
 
 
 cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
@@ -298,10 +331,15 @@ cdef inline int decoder_frame_as(
 
     Its control messages stay in `slots.controls` until the next frame.
     """
+    cdef const schema_message* m = decoder_predict(d, p, end, lead, True, simd) if d.credit >= 0 else NULL
     cdef int verdict
     d.frames += 1
-    if d.credit >= 0 and decoder_predict(d, p, end, lead, True, simd):
-        decoder_predicted(d, recv_ns, mono_ns, source)
+    if m != NULL:
+        decoder_predicted(d)
+        if m.straight:
+            decoder_quote(d, m, recv_ns, mono_ns, source)
+        else:
+            decoder_commit(d, d.slots.fields, d.slots.fields.keyed and m.plain, recv_ns, mono_ns, source)
         return DATA
     verdict = decoder_parse(d, p, end, simd)
     if d.credit < 0:
@@ -384,15 +422,13 @@ cdef inline void decoder_end_shared(decoder* d, int64_t recv_ns, int64_t mono_ns
                 watch_end_shared(&d.watch, m, symbol_id, recv_ns, mono_ns)
 
 
-cdef inline void decoder_predicted(decoder* d, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
-    """The frame is data, its message in `fields[0]`."""
-    cdef const ff_fields* f = d.slots.fields
+cdef inline void decoder_predicted(decoder* d) noexcept nogil:
+    """Count a frame that is one message of data."""
     d.credit = CREDIT
     d.slots.n_controls = 0
     d.predicted += 1
     d.data += 1
     d.messages += 1
-    decoder_commit(d, f, f.keyed and d.program.messages[f.message].plain, recv_ns, mono_ns, source)
 
 
 cdef inline int decoder_frame(
@@ -431,15 +467,16 @@ cdef inline int decoder_led(
 
     It is copied only if it has to be parsed.
     """
-    if (
-        d.credit >= 0
-        and size >= FF_PADDING
-        and d.kernel.in_place
-        and (text or d.program.encoding == ENCODING_JSON)
-        and decoder_predict(d, p, p + size, LAYOUT_LEAD, False, True)
-    ):
+    cdef const schema_message* m = NULL
+    if d.credit >= 0 and size >= FF_PADDING and d.kernel.in_place and (text or d.program.encoding == ENCODING_JSON):
+        m = decoder_predict(d, p, p + size, LAYOUT_LEAD, False, True)
+    if m != NULL:
         d.frames += 1
-        decoder_predicted(d, recv_ns, mono_ns, source)
+        decoder_predicted(d)
+        if m.straight:
+            decoder_quote(d, m, recv_ns, mono_ns, source)
+        else:
+            decoder_commit(d, d.slots.fields, d.slots.fields.keyed and m.plain, recv_ns, mono_ns, source)
         return DATA
     return decoder_copied(d, p, size, recv_ns, mono_ns, source, text)
 

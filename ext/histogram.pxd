@@ -26,11 +26,8 @@ cdef inline void histogram_record(histogram* h, int64_t value) noexcept nogil:
     if value > h.largest:
         h.largest = value
     h.count += 1
-    if value < 32:
-        h.bins[value] += 1
-        return
-    shift = 58 - ff_clz(<uint64_t>value)
-    h.bins[32 * (shift + 1) + (<uint64_t>value >> shift) - 32] += 1
+    shift = 58 - ff_clz(<uint64_t>value | 32)  # 0 for the exact ones too
+    h.bins[32 * shift + (<uint64_t>value >> shift)] += 1
 
 
 cdef inline int64_t histogram_quantile(const histogram* h, double q) noexcept nogil:

@@ -8,7 +8,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from order cimport order_get32, order_get64, order_scan32, order_scan64, order_set32, order_set64
+from order cimport (
+    order_fence, order_get32, order_load64, order_scan32, order_scan64, order_set32, order_set64, order_store64,
+)
 
 
 cdef extern from "scan.h" nogil:
@@ -57,7 +59,10 @@ cdef inline void liveness_touch(
     liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns, int64_t lag_ns
 ) noexcept nogil:
     """Data arrived. `lag_ns`: receipt minus event time as the two clocks stand; 0 where the provider gives none."""
-    cdef arrival* a = liveness_at(l, symbol_id, channel)
+    cdef size_t at = <size_t>channel * l.symbols + symbol_id
+    cdef arrival* a = &l.arrivals[at]
+    cdef uint32_t bit = l.priced & (<uint32_t>1 << channel)
+    cdef uint32_t wanted = l.wanted[symbol_id]
     cdef int64_t gap = mono_ns - a.mono_ns
     cdef int64_t late = lag_ns - l.offset_ns if lag_ns else 0
     if gap > 0 and a.mono_ns:
@@ -67,9 +72,10 @@ cdef inline void liveness_touch(
         else:
             order_set64(&a.usual_ns, a.usual_ns - (a.usual_ns >> 10))
     order_set64(&a.mono_ns, mono_ns)
-    order_set64(&l.as_of_ns[<size_t>channel * l.symbols + symbol_id], mono_ns - (late if late > 0 else 0))
-    if not l.wanted[symbol_id] & <uint32_t>REQUIRED:
-        order_set32(&l.wanted[symbol_id], l.wanted[symbol_id] | (l.priced & (<uint32_t>1 << channel)))
+    # Released: whoever finds it fresh finds the price that made it so.
+    order_store64(<uint64_t*>&l.as_of_ns[at], mono_ns - (late if late > 0 else 0))
+    if bit & ~wanted and not wanted & <uint32_t>REQUIRED:
+        order_set32(&l.wanted[symbol_id], wanted | bit)
 
 
 cdef inline void liveness_forget(liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
@@ -82,7 +88,7 @@ cdef inline int64_t liveness_age(
     const liveness* l, uint32_t symbol_id, uint32_t channel, int64_t mono_ns
 ) noexcept nogil:
     """Age of the newest data in ns, what it was late included; -1 if there never was any."""
-    cdef int64_t as_of_ns = order_get64(&l.as_of_ns[<size_t>channel * l.symbols + symbol_id])
+    cdef int64_t as_of_ns = order_load64(<const uint64_t*>&l.as_of_ns[<size_t>channel * l.symbols + symbol_id])
     return mono_ns - as_of_ns if as_of_ns else -1
 
 
@@ -120,6 +126,7 @@ cdef inline void liveness_mask(
         for i in range(symbols):
             fresh[i] &= ((order_scan32(&l.wanted[i]) & bit) == 0 and channel < 0) | (
                 (order_scan64(&as_of_ns[i]) != 0) & (mono_ns - order_scan64(&as_of_ns[i]) <= max_age_ns))
+    order_fence()  # the rows are read behind it
 
 
 cdef inline int liveness_sweep(

@@ -32,6 +32,15 @@ cdef struct sequence:
     uint8_t known     # false until the first message
 
 
+cdef inline bint sequence_rises(sequence* s, int64_t seq) noexcept nogil:
+    """What sequence_check comes to where SEQUENCE_RISING is kept. False: it is not, or not known; nothing is done."""
+    if not s.known or seq <= s.last:
+        return False
+    s.last = seq
+    s.run = 0
+    return True
+
+
 cdef inline int sequence_check(sequence* s, uint8_t rule, int64_t first, int64_t seq, int64_t prev) noexcept nogil:
     """The verdict on `seq`; on GAP the missing ones are `s.last + 1` up to `first - 1` (linked: `prev`).
 

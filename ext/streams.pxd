@@ -85,12 +85,16 @@ cdef inline void streams_gap(
     g.recv_ns = recv_ns
 
 
+cdef inline sequence* streams_of(streams* t, const schema_message* m, uint32_t symbol_id) noexcept nogil:
+    return &t.each[<size_t>m.stream * t.symbols + symbol_id]
+
+
 cdef inline sequence* streams_at(
     streams* t, const schema_message* m, uint32_t symbol_id, uint16_t source
 ) noexcept nogil:
     if m.rule == SEQUENCE_CONNECTION:
         return &t.connections[source % SOURCES]
-    return &t.each[<size_t>m.stream * t.symbols + symbol_id]
+    return streams_of(t, m, symbol_id)
 
 
 cdef inline int streams_check(

@@ -167,6 +167,14 @@ cdef inline uint32_t symbols_find(symbols* s, const char* text, uint32_t size) n
         i += 1
 
 
+cdef inline uint32_t symbols_known(
+    symbols* s, const uint64_t* key, const char* text, uint32_t size
+) noexcept nogil:
+    """The id of a symbol that has one, or NO_SYMBOL. The writer's."""
+    cdef uint32_t slot = symbols_slot(s, key, symbols_hash(key, text, size), text, size)[0]
+    return s.entries[symbols_at(slot)].id if slot else NO_SYMBOL
+
+
 cdef inline uint32_t symbols_intern(
     symbols* s, const uint64_t* key, const char* text, uint32_t size
 ) noexcept nogil:

@@ -124,7 +124,6 @@ cdef inline void table_put(table* t, const ff_tick* k, uint16_t present, uint16_
     cdef uint32_t symbol_id = k.symbol_id
     cdef uint8_t flags = r.flags | (k.flags & FF_AFTER_GAP)
     cdef uint32_t version = table_lock(r)
-    cdef uint32_t epoch
     if k.kind == FF_QUOTE:
         if present & 15 == 15:
             order_put(&r.bid, k.value, 4)
@@ -145,6 +144,32 @@ cdef inline void table_put(table* t, const ff_tick* k, uint16_t present, uint16_
     order_count(&r.updates)
     table_unlock(r, version)
     order_set8(&t.doubtful[symbol_id], flags != 0)
+    table_changed(t, symbol_id)
+
+
+cdef inline void table_quote(
+    table* t, uint32_t symbol_id, const double* value, int64_t seq, int64_t event_ns, int64_t recv_ns
+) noexcept nogil:
+    """What table_put comes to for a quote with its four numbers and no flag."""
+    cdef ff_row* r = &t.rows[symbol_id]
+    cdef uint8_t flags = r.flags
+    cdef uint32_t version = table_lock(r)
+    order_put(&r.bid, value, 4)
+    order_put(&r.quote_seq, &seq, 1)
+    order_put(&r.quote_event_ns, &event_ns, 1)
+    order_set8(&r.status, FF_LIVE)
+    order_put(&r.event_ns, &event_ns, 1)
+    order_put(&r.recv_ns, &recv_ns, 1)
+    order_put(&r.seq, &seq, 1)
+    order_count(&r.updates)
+    table_unlock(r, version)
+    order_set8(&t.doubtful[symbol_id], flags != 0)
+    table_changed(t, symbol_id)
+
+
+cdef inline void table_changed(table* t, uint32_t symbol_id) noexcept nogil:
+    """Its row has been written: log it for the readers, at most once between two drains."""
+    cdef uint32_t epoch
     order_count(&t.updates)
     if order_get32(&t.shared):
         # Either we see the epoch a drain has begun, or that drain sees this row: see table_drain.

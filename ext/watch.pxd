@@ -532,8 +532,6 @@ cdef inline void watch_commit(
             watch_win(w, at, n.seq)[0] = win(lane=at + 1, seq=n.seq, mono_ns=mono_ns)
     if verdict == REPEATED:
         k.flags |= FF_DUPLICATE
-    elif verdict != FILLED:
-        liveness_touch(w.liveness, symbol_id, m.channel, mono_ns, lag_ns)
     if m.kind == FF_QUOTE or m.kind == FF_TRADE or m.kind == FF_MARK:
         watch_values(&k, f, 0)
         if verdict != REPEATED and verdict != FILLED:
@@ -541,6 +539,8 @@ cdef inline void watch_commit(
                 table_mark_put(w.table, &k, f.present, f.null)
             else:
                 table_put(w.table, &k, f.present, f.null)
+    if verdict != REPEATED and verdict != FILLED:
+        liveness_touch(w.liveness, symbol_id, m.channel, mono_ns, lag_ns)  # behind the price
     after = TO_RING
     if verdict == FILLED and watch_waits(ln):
         after = hold_before(&w.hold, &ln.held, n.seq)

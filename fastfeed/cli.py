@@ -29,9 +29,10 @@ import fastfeed
 from fastfeed import providers as provided
 from fastfeed.demo import Plan
 from fastfeed.demo import run as run_demo
-from fastfeed.errors import DecodeError, FastFeedError
+from fastfeed.errors import ConfigError, DecodeError, FastFeedError
 from fastfeed.lab.load import read_lines
 from fastfeed.lab.process import main as run_lab
+from fastfeed.providers.matrix import matrix
 from fastfeed.screen import Screen
 
 STDIN = Path("-")
@@ -222,12 +223,25 @@ def _findings() -> Iterator[tuple[str, str]]:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def providers(as_json: bool) -> None:
+@click.option("--matrix", "as_matrix", is_flag=True, help="What each is like and how that is known, in Markdown.")
+def providers(as_json: bool, as_matrix: bool) -> None:
     """The providers there are, with their channels."""
-    known = [provided.provider(name) for name in provided.names()]
-    if as_json:
-        click.echo(json.dumps([{"name": one.name, "url": one.url, "channels": one.channel_names} for one in known]))
+    if as_matrix:
+        click.echo(matrix())
         return
-    for name, one in zip(provided.names(), known, strict=True):
+    known: dict[str, provided.Provider | ConfigError] = {}
+    for name in provided.names():
+        try:
+            known[name] = provided.provider(name)
+        except ConfigError as error:  # it needs an extra that is not installed
+            known[name] = error
+    if as_json:
+        there = [one for one in known.values() if isinstance(one, provided.Provider)]
+        click.echo(json.dumps([{"name": one.name, "url": one.url, "channels": one.channel_names} for one in there]))
+        return
+    for name, one in known.items():
+        if isinstance(one, ConfigError):
+            click.echo(f"{name}\n  {one}")
+            continue
         alias = "" if name == one.name else f" (the same as {one.name})"
         click.echo(f"{name}{alias}\n  {one.url}\n  {', '.join(one.channel_names)}")

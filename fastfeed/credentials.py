@@ -47,13 +47,15 @@ class Auth:
     """How a provider wants to be shown who we are.
 
     `env` maps each credential to the environment variable it is read from. `headers` and `query` of the handshake are
-    templates over the credentials ("Bearer {token}"); `login` makes the messages that log in once connected. Where
-    every request carries the key, the dialect writes one of `stamps` in its place: text -> template.
+    templates over the credentials ("Bearer {token}"), and so is `rest`, the headers of what is fetched over HTTP;
+    `login` makes the messages that log in once connected. Where every request carries the key, the dialect writes one
+    of `stamps` in its place: text -> template.
     """
 
     env: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    rest: Mapping[str, str] = field(default_factory=dict)
     login: Callable[[Mapping[str, str]], tuple[str | bytes, ...]] | None = None
     stamps: Mapping[str, str] = field(default_factory=dict)
     token: Token | None = None
@@ -61,7 +63,7 @@ class Auth:
 
 
 class Credentials:
-    """The credentials of one feed. Nothing but `headers`, `query` and `login` ever gives one out.
+    """The credentials of one feed. Nothing but `headers`, `query`, `rest` and `login` ever gives one out.
 
     Raises:
         ConfigError: what the provider wants was neither given nor found in the environment.
@@ -154,6 +156,10 @@ class Credentials:
     def headers(self) -> dict[str, str]:
         """What the handshake shows in its headers."""
         return {} if self._auth is None or not self._present else self._filled(self._auth.headers)
+
+    def rest(self) -> dict[str, str]:
+        """What a request over HTTP shows in its headers."""
+        return {} if self._auth is None or not self._present else self._filled(self._auth.rest)
 
     def query(self) -> str:
         """What the handshake shows in its URL: "token=...", quoted."""

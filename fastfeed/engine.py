@@ -91,10 +91,17 @@ class Engine:
         for source in range(_SOURCES):
             self.decoder.leg(source, source % 2)
         self.decoder.arbitrate(redundancy == 2)
-        self.repairs = Repairs(
-            self, provider, self.decoder, recovery, root=endpoints[0].http_root, tls=ssl, clock=clock
-        )
         first, second = endpoints
+        self.repairs = Repairs(
+            self,
+            provider,
+            self.decoder,
+            recovery,
+            root=first.http_root,
+            headers=first.credentials.rest,
+            tls=ssl,
+            clock=clock,
+        )
         door = Door(provider.limits.dials_per_five_minutes, locked=first.credentials.secret)
         other = Door(provider.limits.dials_per_five_minutes, locked=second.credentials.secret)
         self._doors = (door, door if second is first else other)  # by leg

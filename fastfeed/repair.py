@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
@@ -81,6 +81,8 @@ class Owner(Protocol):
 class Repairs:
     """All gaps of a feed. `root` replaces the provider's HTTP host; `tls` is the user's context, if there is one.
 
+    `headers` gives those that a request has to show.
+
     Raises:
         ConfigError: only HTTP is allowed, and there is none.
     """
@@ -93,6 +95,7 @@ class Repairs:
         options: Recovery,
         *,
         root: str | None,
+        headers: Callable[[], Mapping[str, str]],
         tls: ssl.SSLContext | None,
         clock: Clock,
     ) -> None:
@@ -102,6 +105,7 @@ class Repairs:
         self._prices = decoder.prices
         self._options = options
         self._root = provider.rest if root is None else root
+        self._headers = headers
         self._tls = tls
         self._clock = clock
         self._fetches = rest.is_possible() and bool(self._root)
@@ -363,7 +367,9 @@ class Repairs:
         symbol = quote(step.key[0], safe="")
         path = recipe.path.format(symbol=symbol, lower=symbol.lower(), first=step.first, last=step.last)
         try:
-            reply = await rest.ask("GET", self._root + path, timeout=self._options.timeout, tls=self._tls)
+            reply = await rest.ask(
+                "GET", self._root + path, headers=self._headers(), timeout=self._options.timeout, tls=self._tls
+            )
         except ConnectError as error:
             answer = Answer(Verdict.FAILED, error.message())
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -141,6 +141,7 @@ class Book:
         self._records: dict[Subscription, Record] = {}  # in order of importance
         self._whole: dict[str, Record] = {}  # by channel: the record of all its symbols
         self._unwanted: dict[str, Record] = {}  # by topic: on the wire, but no longer wanted
+        self._topics: Counter[str] = Counter()  # how many wishes each topic serves
         self._requests: dict[int, Request] = {}  # unanswered, oldest first
         self._last_id = 0
         self._unnamed = 0  # refusals that do not say of which of several requests
@@ -184,20 +185,29 @@ class Book:
         known = self._records.get(subscription)
         if known is None:
             kept = self._unwanted.pop(topic, None)  # not yet unsubscribed on the wire
+            if kept is not None and kept.subscription != subscription:
+                kept = None  # it was another wish with the same topic
             if kept is not None and kept.stage is Stage.LIVE:
                 kept.stage = Stage.ACKED  # a new wish waits for new data
             self._records[subscription] = kept or Record(subscription, topic)
+            self._topics[topic] += 1
         elif known.stage is Stage.REJECTED:
             self._records[subscription] = Record(subscription, topic)
         if subscription.symbol == ALL:
             self._whole[subscription.channel] = self._records[subscription]
 
     def drop(self, subscription: Subscription) -> None:
-        """Take a wish back."""
+        """Take a wish back. On the wire its topic stays as long as it serves another wish."""
         record = self._records.pop(subscription, None)
-        if record is not None and self._whole.get(subscription.channel) is record:
+        if record is None:
+            return
+        if self._whole.get(subscription.channel) is record:
             del self._whole[subscription.channel]
-        if record is not None and record.stage not in (Stage.WANTED, Stage.REJECTED):
+        self._topics[record.topic] -= 1
+        if self._topics[record.topic]:
+            return
+        del self._topics[record.topic]
+        if record.stage not in (Stage.WANTED, Stage.REJECTED):
             self._unwanted[record.topic] = record
 
     def again(self, subscriptions: Iterable[Subscription], *, whole: bool) -> list[Subscription]:
@@ -245,9 +255,10 @@ class Book:
         self._last_id += 1
         render = self._render[subscribes]
         batch = self._fill(waiting, 0 if self._limits.bytes_per_request is None else len(render(self._last_id, ())))
-        request = Request(
-            self._last_id, render(self._last_id, [record.topic for record in batch]), now, tuple(batch), subscribes
-        )
+        topics = dict.fromkeys(record.topic for record in batch)
+        if subscribes and len(self._topics) < len(self._records):
+            batch = [record for record in waiting if record.topic in topics]  # one topic serves several wishes
+        request = Request(self._last_id, render(self._last_id, list(topics)), now, tuple(batch), subscribes)
         if self._acks:
             self._requests[request.id] = request
         for record in batch:

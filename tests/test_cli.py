@@ -96,6 +96,20 @@ def test_providers_lists_names_and_channels() -> None:
     assert "quote" in usdm["channels"]
 
 
+def test_a_provider_whose_extra_is_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    monkeypatch.delitem(sys.modules, "fastfeed.providers.alpaca_msgpack", raising=False)
+    said = fastfeed_says("providers")
+    assert said.exit_code == 0
+    assert (
+        "alpaca-msgpack\n  Alpaca's MessagePack needs the msgpack extra: pip install 'fastfeed[msgpack]'" in said.output
+    )
+    assert "alpaca-crypto\n  wss://" in said.output
+    listed = [one["name"] for one in json.loads(fastfeed_says("providers", "--json").output)]
+    assert "alpaca" in listed
+    assert "alpaca-options" not in listed
+
+
 def test_watch_prints_prices_and_ends() -> None:
     with VenueProcess("binance-usdm", symbols=3, rate=1000) as venue:
         result = fastfeed_says("watch", "binance-usdm", "BTCUSDT", "ETHUSDT", "--url", venue.url, "--seconds", "2.5")

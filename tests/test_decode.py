@@ -253,6 +253,48 @@ def test_decode_many_is_decode_many_times():
     assert many.decode_many(tuple(frames[:3]), recv_ns=9) == sum(one.decode(frame, recv_ns=9) for frame in frames[:3])
 
 
+@pytest.mark.parametrize("provider", ["binance-usdm", "binance-spot"])
+@pytest.mark.parametrize("kernel", fastfeed.kernels())
+def test_prices_are_the_same_whether_anybody_reads_ticks_or_not(kernel, provider):
+    choose = random.Random(6)
+    names = ["BTCUSDT", "ETHUSDT", "A", "AVERYLONGNAMEOFASYMBOLUSDT", "BVERYLONGNAMEOFASYMBOLUSDT", "这是测试币456USDT"]
+    time = 1_700_000_000_000
+    frames = []
+    for number in range(3000):
+        seq = choose.choice([number] * 400 + [number - 1] * 20 + [number - 50] * 10 + [3_000_000 + number // 700])
+        quote = {
+            "e": "bookTicker", "u": seq, "T": choose.choice([time, time, time + 50, time - 90_000, 0]),
+            "s": choose.choice(names[: 3 + number // 500]), "b": f"{choose.uniform(0, 9):.3f}", "B": "1.5",
+            "a": choose.choice(["7", "0.00000001", "12345678901234567890"]), "A": "2.25",
+        }  # fmt: skip
+        for key in choose.choices(["a", "T", "u", "B"], k=choose.choice([0] * 9 + [1])):
+            quote.pop(key, None)
+        if provider == "binance-spot":
+            del quote["e"]
+        frames.append(json.dumps(quote, separators=(",", ":"), ensure_ascii=False).encode())
+    clocks = [fastfeed.Clock.manual(utc_ns=time * 1_000_000) for _ in range(2)]
+    alone, read = (kernels.with_kernel(kernel, provider, clock=clock, max_symbols=8) for clock in clocks)
+    ring = read.ring.reader()
+    reader, other = alone.prices.reader(), read.prices.reader()
+    for begin in range(0, len(frames), 100):
+        made = [decoder.decode_many(frames[begin : begin + 100]) for decoder in (alone, read)]
+        assert made[0] == made[1] == len(ring.read())
+        assert alone.prices.array.tobytes() == read.prices.array.tobytes()
+        if begin % 300 == 0:
+            assert reader.read().tobytes() == other.read().tobytes()
+        for max_age in (0.001, 0.04, 0.2, 80.0):
+            assert list(alone.prices.fresh(max_age)) == list(read.prices.fresh(max_age))
+        step_ns = choose.randrange(100_000_000)
+        for clock in clocks:
+            clock.advance(step_ns)
+    assert alone.stats() == read.stats()
+    assert alone.stats()["duplicates"] > 50
+    assert alone.stats()["resets"] > 0
+    assert alone.prices.array["updates"].sum() > 2000
+    assert alone.lag_quantiles(0, 0.1, 0.5, 0.9, 1) == read.lag_quantiles(0, 0.1, 0.5, 0.9, 1)
+    assert list(alone.prices.symbols) == list(read.prices.symbols)
+
+
 def test_decode_many_refuses_what_is_no_buffer_and_keeps_what_came_before():
     decoder = fastfeed.Decoder("binance-usdm")
     with pytest.raises(TypeError):

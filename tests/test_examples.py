@@ -19,6 +19,12 @@ PROMISED = {
         "EUR/USD 1.08312 / 1.08314, last 1.08313\n"
         "{'frames': 3, 'data': 2, 'control': 1, 'unknown': 0, 'malformed': 0}\n"
     ),
+    "own_provider": re.escape(
+        "the row is what the server said: True\n"
+        "may I act on it? True\n"
+        "{'unknown': 0, 'malformed': 0, 'unreadable': 0, 'strays': 0, 'gaps': 0}\n"
+        "cut and back, still missing: 0\n"
+    ),
     "slow_consumer": r"(\d+ rows, \d+ updates conflated\n){5}\{.*\} balances: True\n",
     "two_legs": r"one leg is lost, fresh: True\nboth deliver again, gaps: 0\n",
     "survives_a_cut": r"Disconnected\n(\w+\n)*Restored\nback after \d+\.\d\d s, still missing: 0\n",
@@ -47,6 +53,15 @@ def test_every_example_has_a_promised_output() -> None:
 def test_an_example_prints_what_it_promises(name: str) -> None:
     printed = printed_by(str(ROOT / "examples" / f"{name}.py"))
     assert re.fullmatch(PROMISED[name], printed), printed
+
+
+def test_a_whole_provider_is_declared_in_under_forty_lines() -> None:
+    program = (ROOT / "examples" / "own_provider.py").read_text("utf-8")
+    declaration = re.search(r"# The declaration: from here -+\n(.*?)# The declaration: to here -+\n", program, re.S)
+    assert declaration is not None
+    assert len(declaration[1].splitlines()) < 40
+    for part in ("Provider(", "Channel(", "Schema(", "Dialect(", "Limits("):
+        assert part in declaration[1], part
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

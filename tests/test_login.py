@@ -229,6 +229,7 @@ def test_no_fresh_credentials_end_the_session_with_their_error() -> None:
     assert caller.session.state is State.FAILED
     assert caller.session.failure is not None
     assert caller.session.failure.__cause__ is error
+    assert caller.session.error is error, "and no longer that they are being renewed"
 
 
 def test_fresh_credentials_that_do_not_come_are_not_waited_for_without_end() -> None:

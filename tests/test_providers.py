@@ -5,6 +5,8 @@ The message texts are the documented samples (values sometimes shortened). No ne
 
 import json
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ import fastfeed
 from fastfeed import Flag, Kind, Subscription
 from fastfeed.dialect import Ack, Notice, Refusal
 from fastfeed.errors import ConfigError
-from fastfeed.providers import Auth, Channel, Provider, names, provider
+from fastfeed.providers import Auth, Channel, Evidence, Provider, names, provider
+from fastfeed.providers.matrix import matrix
 from fastfeed.subscriptions import ALL
 
 SPOT = provider("binance-spot")
@@ -405,3 +408,34 @@ def test_a_whole_market_of_tickdb_is_asked_for_as_a_universe_and_comes_in_arrays
     ]
     decoder, ticks = decoded(market, json.dumps(tickers).encode())
     assert len(ticks) == len(decoder.prices) == 500
+
+
+# What is told of them -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.tree
+def test_the_page_of_providers_is_what_their_data_says() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
+    assert page.endswith(f"\n\n{matrix()}\n"), "write what `fastfeed providers --matrix` prints below the page's text"
+
+
+@pytest.mark.parametrize("name", names())
+def test_of_every_provider_it_is_told_how_it_is_known(name: str) -> None:
+    evidence = provider(name).evidence
+    assert evidence is not None
+    assert evidence.grade
+    assert evidence.samples
+    assert bool(evidence.checked_by) is not bool(evidence.unchecked)
+
+
+@pytest.mark.tree
+def test_the_clients_named_are_those_that_are_asked() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    asked = {wanted.partition(">")[0] for wanted in project["project"]["optional-dependencies"]["interop"]}
+    named = {client for name in names() for client in provider(name).evidence.checked_by}
+    assert named == asked | {"nautilus_trader"}  # which has an environment of its own
+
+
+def test_evidence_names_clients_or_says_why_there_are_none() -> None:
+    with pytest.raises(ConfigError, match="say in unchecked= why none"):
+        Evidence(grade="a page", samples="a page")

@@ -339,3 +339,57 @@ def test_every_stage_is_counted_once(stage: Stage) -> None:
     book = book_of("A", "B")
     next(iter(book)).stage = stage
     assert sum(len(book.at(each)) for each in Stage) == len(book) == 2
+
+
+# Topics that serve several wishes ------------------------------------------------------------------------------------
+
+QUOTES, TRADES = Subscription("A", "quote"), Subscription("A", "trade")
+
+
+def shared(*, acks: bool = True) -> Book:
+    """Quotes and trades of A, which one topic brings."""
+    book = Book(ask, leave, Limits(streams_per_request=1), acks=acks)
+    book.want(QUOTES, "a")
+    book.want(Subscription("B", "quote"), "b")
+    book.want(TRADES, "a")
+    return book
+
+
+@pytest.mark.parametrize("acks", [True, False])
+def test_a_topic_that_serves_several_wishes_is_asked_for_once(acks: bool) -> None:
+    book = shared(acks=acks)
+    assert asked(book) == [["a"], ["b"]]
+    if acks:
+        assert book.acked(1)
+    record = book.record_of(TRADES)
+    assert record is not None
+    assert record.stage is Stage.ACKED
+    assert book.delivered(QUOTES)
+    assert record.stage is Stage.ACKED, "trades have not delivered yet"
+
+
+def test_a_topic_is_left_with_the_last_of_its_wishes() -> None:
+    book = shared(acks=False)
+    asked(book)
+    book.drop(QUOTES)
+    assert asked(book) == []
+    book.drop(TRADES)
+    assert asked(book) == [["-", "a"]]
+
+
+def test_a_wish_for_a_topic_that_was_to_be_left_for_another_keeps_it() -> None:
+    book = shared(acks=False)
+    asked(book)
+    book.drop(QUOTES)
+    book.drop(TRADES)
+    book.want(QUOTES, "a")
+    assert asked(book) == [["a"]], "asked for again, and never left"
+    assert [record.subscription for record in book] == [Subscription("B", "quote"), QUOTES]
+    book.drop(QUOTES)
+    assert asked(book) == [["-", "a"]]
+
+
+def test_a_refusal_of_a_topic_refuses_all_it_would_have_served() -> None:
+    book = shared()
+    asked(book)
+    assert book.refused(None, "no", topics=["a"]) == [book.record_of(QUOTES), book.record_of(TRADES)]

@@ -2,13 +2,14 @@
 lines.
 
 `main` is the process (`python -m fastfeed.lab`), `VenueProcess` the handle on it. Both need nothing but the core
-package.
+package, except for the venues of `fastfeed.lab.stage`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import inspect
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from fastfeed.errors import ConfigError, FastFeedError
+from fastfeed.lab import desks
 from fastfeed.lab.binance import MARKETS
 from fastfeed.lab.load import Recording
 from fastfeed.lab.script import follow, read_script
@@ -60,6 +62,37 @@ COMMANDS = (
     "tolerates_all",
     "withholds_acks",
 )
+# Of a provider's desk, which is no Venue.
+STAGE_COMMANDS = (
+    "accepts_again",
+    "acks_again",
+    "beats_again",
+    "closes",
+    "cuts",
+    "evicts",
+    "evicts_everybody",
+    "expires",
+    "falls_silent",
+    "finds_slow",
+    "fragments",
+    "freezes",
+    "half_opens",
+    "joins",
+    "limits",
+    "mutes",
+    "pongs_again",
+    "refuses",
+    "repeats",
+    "skips",
+    "speaks_again",
+    "stops_beating",
+    "stops_ponging",
+    "thaws",
+    "tolerates_all",
+    "withholds_acks",
+)
+VENUE_ONLY = ("phases", "frames", "retimed", "speed", "script", *LIMITS)  # options that a desk has no use for
+VENUES = ", ".join([*sorted(MARKETS), *desks.names()])
 ANSWER_SECONDS = 10.0
 
 
@@ -269,17 +302,26 @@ def _speed(text: str) -> float | list[tuple[float, float]]:
     return _phases(text) if ":" in text else _number(text)
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastfeed lab",
         description="A venue on this machine that speaks an exchange's protocol. Prints a JSON line with its address, "
         'takes JSON lines such as {"cmd":"count"} or {"cmd":"closes","code":1012}; ends at SIGTERM. '
-        f"Commands: {', '.join(COMMANDS)}.",
+        f"Commands: {', '.join(COMMANDS)}. The venues other than {', '.join(sorted(MARKETS))} need the http extra and "
+        f"take --host, --port, --named, --seed, --rate, --keys; their commands: {', '.join(STAGE_COMMANDS)}.",
     )
-    parser.add_argument("venue", choices=sorted(MARKETS))
+    parser.add_argument("venue", choices=[*sorted(MARKETS), *desks.names()], metavar="venue", help=VENUES)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--symbols", type=int, default=500, help="how many (default 500)")
+    parser.add_argument("--named", type=_names, metavar="A,B,...", help="these symbols (not for Binance's markets)")
+    parser.add_argument(
+        "--keys", type=json.loads, metavar="JSON", help='the credentials that are accepted, as {"api_key":"..."}'
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=_number, help="events per second over all streams, or max")
     parser.add_argument("--phases", type=_phases, metavar="RATE:SECONDS,...", help="for example 2000:5,200000:3,2000:5")
@@ -307,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return asyncio.run(_serve(options))
+        return asyncio.run(_serve(options) if options.venue in MARKETS else _serve_desk(options))
     except (FastFeedError, OSError) as error:
         print(f"fastfeed lab: {error}", file=sys.stderr)
         return 2
@@ -333,10 +375,37 @@ async def _serve(options: argparse.Namespace) -> int:
         if options.rate is not None or options.phases is not None or options.speed is not None:
             venue.plays(rate=options.rate, phases=options.phases, speed=options.speed)
         print(json.dumps({"url": venue.url, "venue": options.venue, "pid": os.getpid()}), flush=True)
-        tasks = [asyncio.create_task(_listen(venue, ended)), asyncio.create_task(follow(venue, steps, _say))]
+        tasks = [asyncio.create_task(_listen(venue, ended, COMMANDS)), asyncio.create_task(follow(venue, steps, _say))]
         await ended.wait()
         for task in tasks:
             task.cancel()
+    return 0
+
+
+async def _serve_desk(options: argparse.Namespace) -> int:
+    if unused := [name for name in VENUE_ONLY if getattr(options, name)]:
+        raise ConfigError(f"--{unused[0].replace('_', '-')} is for {', '.join(sorted(MARKETS))} only")
+    try:
+        from fastfeed.lab.stage import Stage
+    except ModuleNotFoundError:
+        raise ConfigError(f"{options.venue} needs the http extra: pip install 'fastfeed[http]'") from None
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with Stage(
+        options.venue,
+        symbols=options.named,
+        rate=options.rate or 0.0,
+        keys=options.keys,
+        seed=options.seed,
+        host=options.host,
+        port=options.port,
+    ) as stage:
+        print(json.dumps({"url": stage.url, "venue": options.venue, "pid": os.getpid()}), flush=True)
+        listening = asyncio.create_task(_listen(stage, ended, STAGE_COMMANDS))
+        await ended.wait()
+        listening.cancel()
     return 0
 
 
@@ -344,7 +413,7 @@ def _say(text: str) -> None:
     print(f"fastfeed lab: {text}", file=sys.stderr, flush=True)
 
 
-async def _listen(venue: Venue, ended: asyncio.Event) -> None:
+async def _listen(venue: object, ended: asyncio.Event, commands: Sequence[str]) -> None:
     """Carry out the commands on stdin; where it is a pipe, its end is ours, so that nobody is left behind."""
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):
@@ -353,16 +422,17 @@ async def _listen(venue: Venue, ended: asyncio.Event) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         if line.strip():
-            print(json.dumps(_obey(venue, line)), flush=True)
+            print(json.dumps(await _obey(venue, line, commands)), flush=True)
     ended.set()
 
 
-def _obey(venue: Venue, line: bytes) -> dict[str, Any]:
+async def _obey(venue: object, line: bytes, commands: Sequence[str]) -> dict[str, Any]:
     try:
         arguments = json.loads(line)
         command = arguments.pop("cmd")
-        if command not in COMMANDS:
-            raise ConfigError(f"no command {command!r}; there are {', '.join(COMMANDS)}")
-        return {"result": getattr(venue, command)(**arguments)}
+        if command not in commands:
+            raise ConfigError(f"no command {command!r}; there are {', '.join(commands)}")
+        result = getattr(venue, command)(**arguments)
+        return {"result": await result if inspect.isawaitable(result) else result}
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}

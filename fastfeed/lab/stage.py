@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import socket
+import struct
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,12 +24,16 @@ from typing import ClassVar, Literal, Self
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from fastfeed.errors import ConfigError
+from fastfeed.lab import desks
 
 Said = str | bytes  # a TEXT message, or a BINARY one
 QUOTE, TRADE, DEPTH, BAR = "quote", "trade", "depth", "bar"
 TICK = 0.005  # seconds between two looks at what has fallen due
 KEPT = 100_000  # newest events kept, to be compared with and asked for over HTTP
 CLOSE_SECONDS = 1.0  # how long the peer has to answer a CLOSE
+SECOND = 1.0  # the window in which a client's messages are counted against its quota
+
+Whom = Literal["oldest", "newest", "both"]  # ends where there is one connection too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +77,16 @@ class Desk:
     """One provider's side of one connection. A subclass speaks; this base says nothing and serves nobody.
 
     `subscribed` holds (kind, symbol) pairs, the symbol "*" standing for all. `close` ends the connection after what has
-    been returned is sent.
+    been returned is sent. The limits are the provider's own; a stage may be given others, so a desk asks its stage.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (QUOTE, TRADE)
     beat_every: ClassVar[float | None] = None  # seconds between the server's own heartbeats
     connections: ClassVar[int | None] = None  # of one account at a time
-    evicts_newest: ClassVar[bool] = False  # whoever comes on top of them is turned away; else the oldest goes
+    lingers: ClassVar[float] = 0.0  # seconds for which one that broke off without a CLOSE still counts as open
+    evicts: ClassVar[Whom] = "oldest"
+    streams: ClassVar[int | None] = None  # subscriptions of one connection
+    quota: ClassVar[int | None] = None  # messages and pings a second that a client may send
     compresses: ClassVar[bool] = False  # offers permessage-deflate
 
     def __init__(self, stage: Stage, asked: Asked) -> None:
@@ -86,6 +95,7 @@ class Desk:
         self.subscribed: dict[tuple[str, str], None] = {}
         self.close: tuple[int, str] | None = None
         self.compressed = False  # permessage-deflate was negotiated
+        self.counts = True  # as one of the account's connections; a desk with a login counts from then on
 
     @classmethod
     def admits(cls, stage: Stage, asked: Asked) -> Refused | None:
@@ -109,9 +119,31 @@ class Desk:
         """The server's own heartbeat."""
         return []
 
+    # How the provider ends a connection: what it says, and `close`.
+
     def evicted(self) -> list[Said]:
-        """What is said to a connection that has to go for another; it may set `close`."""
+        """There is one connection too many."""
         self.close = (1008, "too many connections")
+        return []
+
+    def overrun(self) -> list[Said]:
+        """The client sends more than `quota`."""
+        self.close = (1008, "too many messages")
+        return []
+
+    def limited(self, seconds: float) -> list[Said]:
+        """The client is to stay away for so long. By default nothing is said: only HTTP 429 has words for it."""
+        self.close = (1008, "rate limit")
+        return []
+
+    def expired(self) -> list[Said]:
+        """The credentials it came with are not accepted any more."""
+        self.close = (1008, "credentials expired")
+        return []
+
+    def slow(self) -> list[Said]:
+        """The client does not read as fast as is told."""
+        self.close = (1008, "slow client")
         return []
 
     def wants(self, event: Event) -> bool:
@@ -134,26 +166,50 @@ class Seat:
         self._request = request
         self._recent: deque[Said] = deque(maxlen=1000)
         self._to_skip = 0
-        self.due: list[Event] = []
+        self._heard: deque[float] = deque()  # when its latest messages came, at most a second ago
+        self.is_dead = False  # half open: neither side has been told
+        self.has_left = False  # with a CLOSE, of whichever side
+
+    @property
+    def is_there(self) -> bool:
+        """Open, and not on its way out."""
+        return not (self.is_dead or self.has_left or self.desk.close is not None)
 
     async def say(self, messages: Iterable[Said], kind: str = "control") -> None:
-        """Send; a connection that is gone hears nothing."""
-        for message in messages:
-            with suppress(ConnectionError):
-                if isinstance(message, str):
-                    await self._socket.send_str(message)
-                else:
-                    await self._socket.send_bytes(message)
-                self.counts[kind] += 1
+        """Send; a connection that is gone hears nothing, and one that does not read is cut off."""
+        if self.is_dead:
+            return
+        try:
+            async with asyncio.timeout(self.stage.patience):
+                for message in messages:
+                    await self._send(message)
+                    self.counts[kind] += 1
+        except TimeoutError:
+            self.counts["overwhelmed"] += 1
+            self.cut()
+        except ConnectionError:
+            pass
         if self.desk.close is not None and not self._socket.closed:
             code, reason = self.desk.close
             await self.close(code, reason)
+
+    async def _send(self, message: Said) -> None:
+        payload = message.encode() if isinstance(message, str) else message
+        piece, transport = self.stage.piece, self._request.transport
+        if piece is not None and len(payload) > piece and transport is not None and not self._socket.closed:
+            transport.write(b"".join(_fragments(payload, piece, isinstance(message, str))))
+        elif isinstance(message, str):
+            await self._socket.send_str(message)
+        else:
+            await self._socket.send_bytes(message)
 
     async def tell(self, events: list[Event]) -> None:
         """Tell of these events, less those that are to be skipped."""
         skipped = min(self._to_skip, len(events))
         self._to_skip -= skipped
         self.counts["skipped"] += skipped
+        if skipped:
+            self.desk.render(events[:skipped])  # where the desk numbers what it sends, they have their numbers
         messages = self.desk.render(events[skipped:]) if len(events) > skipped else []
         self._recent.extend(messages)
         self.counts["events"] += len(events) - skipped
@@ -166,9 +222,19 @@ class Seat:
         self._to_skip += events
 
     async def close(self, code: int, reason: str = "") -> None:
+        if self.is_dead:
+            return
+        self.has_left = True
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._socket.close(code=code, message=reason.encode())
+
+    async def leave(self) -> None:
+        """The venue shuts: politely, and from a half-open connection by letting go."""
+        if self.is_dead:
+            self.cut()
+        else:
+            await self.close(WSCloseCode.GOING_AWAY)
 
     def cut(self) -> None:
         """Reset the TCP connection."""
@@ -184,7 +250,11 @@ class Seat:
         """Until the client leaves."""
         stage, desk = self.stage, self.desk
         async for message in self._socket:
-            if message.type is WSMsgType.PING:
+            if self.is_dead:
+                continue
+            if not self._in_quota():
+                await self.say(desk.overrun())
+            elif message.type is WSMsgType.PING:
                 self.counts["pings_received"] += 1
                 if stage.is_ponging and not stage.is_frozen:
                     with suppress(ConnectionError):
@@ -192,42 +262,102 @@ class Seat:
             elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 self.counts["requests"] += 1
                 stage.heard.append(message.data)
-                replies = desk.hear(message.data)
-                if stage.is_frozen:
-                    continue
-                await self.say([] if stage.is_withholding else replies)
+                await self._answer(message.data)
+        self.has_left = self.has_left or self._socket.close_code not in (None, 1006)
+
+    def _in_quota(self) -> bool:
+        """Count one message; False if it is one too many within a second."""
+        stage, now = self.stage, time.monotonic()
+        self._heard.append(now)
+        while self._heard[0] <= now - SECOND:
+            self._heard.popleft()
+        stage.busiest = max(stage.busiest, len(self._heard))
+        return stage.quota is None or len(self._heard) <= stage.quota
+
+    async def _answer(self, message: Said) -> None:
+        stage, desk = self.stage, self.desk
+        counted = desk.counts
+        replies = desk.hear(message)
+        if stage.is_frozen:
+            return
+        await self.say([] if stage.is_withholding else replies)
+        if desk.counts and not counted:
+            await stage.make_room(self)
+
+
+def _fragments(payload: bytes, piece: int, is_text: bool) -> list[bytes]:
+    """One message as frames of at most `piece` bytes (RFC 6455, 5.4), unmasked as a server's are."""
+    frames = []
+    for start in range(0, len(payload), piece):
+        part = payload[start : start + piece]
+        first = (0x1 if is_text else 0x2) if start == 0 else 0x0
+        final = 0x80 if start + piece >= len(payload) else 0x0
+        size = len(part)
+        if size < 126:
+            length = struct.pack("!B", size)
+        else:
+            length = struct.pack("!BH", 126, size) if size < 1 << 16 else struct.pack("!BQ", 127, size)
+        frames += [bytes((first | final,)), length, part]
+    return frames
 
 
 class Stage:
-    """A running venue: `async with Stage(PolygonDesk, symbols=["AAPL"], rate=100) as stage: ... stage.url`.
+    """A running venue: `async with Stage("polygon", rate=100) as stage: ... stage.url`.
 
-    `keys` are the credentials that are accepted, by the desk's own names; `rate` events per second over all symbols
-    begin at once, and `plays()` adds any number by hand.
+    `desk` is a name (`fastfeed.lab.desks.names()`) or a Desk of your own, which needs `symbols` too. `keys` are the
+    credentials that are accepted, by the desk's own names; `rate` events per second over all symbols begin at once, and
+    `plays()` adds any number by hand. `beat_every`, `connections`, `lingers`, `streams` and `quota` replace the desk's;
+    `patience` is how many seconds a client may leave what is sent to it unread.
+
+    Raises:
+        ConfigError: for a name that is none, or a market without symbols.
     """
 
     def __init__(
         self,
-        desk: type[Desk],
+        desk: str | type[Desk],
         *,
-        symbols: Sequence[str] = ("AAPL", "MSFT"),
+        symbols: Sequence[str] | None = None,
         rate: float = 0.0,
         keys: Mapping[str, str] | None = None,
+        beat_every: float | None = None,
+        connections: int | None = None,
+        lingers: float | None = None,
+        streams: int | None = None,
+        quota: int | None = None,
+        patience: float = 1.0,
         seed: int = 1,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        if not symbols or rate < 0:
-            raise ConfigError(f"Stage(symbols={symbols!r}, rate={rate!r}): name a symbol, and a rate of 0 or more")
+        if isinstance(desk, str):
+            offer = desks.find(desk)
+            desk, symbols = offer.desk, offer.symbols if symbols is None else symbols
+        if not symbols or not 0 <= rate < math.inf:
+            raise ConfigError(f"Stage(symbols={symbols!r}, rate={rate!r}): name a symbol, and a finite rate, 0 or more")
         self.desk = desk
         self.symbols = list(symbols)
         self.rate = rate
+        self.beat_every = desk.beat_every if beat_every is None else beat_every
+        self.connections = desk.connections if connections is None else connections
+        self.lingers = desk.lingers if lingers is None else lingers
+        self.streams = desk.streams if streams is None else streams
+        self.quota = desk.quota if quota is None else quota
+        self.patience = patience
+        self.piece: int | None = None  # bytes of the longest frame, where messages come in fragments
         self.keys = dict(keys or {})
         self.seats: dict[int, Seat] = {}
         self.numbers = itertools.count(1)
         self.events: deque[Event] = deque(maxlen=KEPT)
         self.last: dict[tuple[str, str], Event] = {}  # by kind and symbol
         self.heard: list[Said] = []  # everything that clients have said
+        self.asked: list[Asked] = []  # everything that was asked over HTTP
+        self.tokens: set[str] = set()  # those that are accepted, where a desk gives out tokens
+        self.issued = 0
+        self.ghosts: list[float] = []  # until when connections that broke off still count, by the monotonic clock
         self.dials = 0
+        self.busiest = 0  # the most messages that one client sent within a second
+        self.most_open = 0  # connections at a time
         self.refusal: Refused | None = None
         self.is_silent = self.is_withholding = self.is_frozen = False
         self.is_ponging = self.is_beating = True
@@ -235,7 +365,7 @@ class Stage:
         self._dice = random.Random(seed)
         self._prices = {symbol: 100_00 + 37 * place for place, symbol in enumerate(self.symbols)}  # cents
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._eviction: tuple[int, bool] | None = None
+        self._eviction: tuple[int, Whom] | None = None
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
         self._player: asyncio.Task[None] | None = None
@@ -269,10 +399,19 @@ class Stage:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        for seat in list(self.seats.values()):
-            await seat.close(WSCloseCode.GOING_AWAY)
+        await asyncio.gather(*(seat.leave() for seat in list(self.seats.values())))
         if self._runner is not None:
             await self._runner.cleanup()
+
+    @staticmethod
+    def utc_ns() -> int:
+        """The market's clock, UTC epoch nanoseconds."""
+        return time.time_ns()
+
+    @property
+    def subscribed(self) -> set[tuple[str, str]]:
+        """The kinds and symbols that are subscribed to on any open connection."""
+        return {key for seat in self.seats.values() if seat.is_there for key in seat.desk.subscribed}
 
     @property
     def url(self) -> str:
@@ -289,6 +428,7 @@ class Stage:
             await request.read() if request.can_read_body else b"",
         )
         if asked.headers.get("upgrade", "").lower() != "websocket":
+            self.asked.append(asked)
             status, headers, body = self.desk.answers(self, asked) or (404, {}, b"")
             return web.Response(status=status, headers=dict(headers), body=body)
         self.dials += 1
@@ -301,25 +441,44 @@ class Stage:
         desk.compressed = bool(connection.compress)
         seat = Seat(self, desk, connection, request)
         self.seats[seat.number] = seat
+        self.most_open = max(self.most_open, len(self.seats))
         try:
             await seat.say(desk.greet())
-            await self.make_room(seat)
+            if desk.counts:
+                await self.make_room(seat)
             await seat.listen()
         finally:
             self.seats.pop(seat.number, None)
+            if desk.counts and not seat.has_left:
+                self.ghosts.append(time.monotonic() + self.lingers)
         return connection
 
     async def make_room(self, newest: Seat) -> None:
         """Called when somebody sits down (or logs in): as many as the account may have stay."""
-        limit, newest_goes = self._eviction or (self.desk.connections, self.desk.evicts_newest)
-        if limit is None or len(self.seats) <= limit:
+        limit, whom = self._eviction or (self.connections, self.desk.evicts)
+        now = time.monotonic()
+        self.ghosts = [until for until in self.ghosts if until > now]
+        seats = [seat for seat in self.seats.values() if seat.desk.counts and seat.desk.close is None]
+        surplus = 0 if limit is None else len(seats) + len(self.ghosts) - limit
+        if surplus <= 0:
             return
-        surplus = [newest] if newest_goes else list(self.seats.values())[: len(self.seats) - limit]
-        for seat in surplus:
-            await seat.say(seat.desk.evicted())
+        if whom == "oldest":
+            gone = min(surplus, len(self.ghosts))
+            del self.ghosts[:gone]
+            leaving = seats[: surplus - gone]
+        else:
+            leaving = seats if whom == "both" else [newest]
+        await asyncio.gather(*(seat.say(seat.desk.evicted()) for seat in leaving))
+
+    def issue(self) -> str:
+        """A token that is accepted from now on, until the credentials expire."""
+        self.issued += 1
+        token = f"token-{self.issued}-{self._dice.getrandbits(64):016x}"
+        self.tokens.add(token)
+        return token
 
     async def _beat(self) -> None:
-        every = self.desk.beat_every
+        every = self.beat_every
         while every is not None:
             await asyncio.sleep(every)
             if self.is_beating and not self.is_frozen:
@@ -363,7 +522,7 @@ class Stage:
             kind,
             symbol,
             self._counts[kind, symbol],
-            time.time_ns() // 1_000_000 * 1_000_000,
+            self.utc_ns() // 1_000_000 * 1_000_000,
             bid=cents / 100,
             bid_size=dice.randint(1, 40),
             ask=(cents + dice.randint(1, 5)) / 100,
@@ -424,12 +583,46 @@ class Stage:
     def accepts_again(self) -> None:
         self.refusal = None
 
-    def evicts(self, whom: Literal["oldest", "newest"] = "oldest", *, beyond: int = 1) -> None:
+    def evicts(self, whom: Whom = "oldest", *, beyond: int = 1) -> None:
         """Let no more than `beyond` connections be, in the provider's own way of ending them."""
-        self._eviction = (beyond, whom == "newest")
+        self._eviction = (beyond, whom)
 
     def tolerates_all(self) -> None:
         self._eviction = None
+
+    async def evicts_everybody(self) -> None:
+        """As if other clients of the account had come: in the provider's own words."""
+        await self._part(lambda desk: desk.evicted())
+
+    async def limits(self, seconds: float = 1.0) -> None:
+        """Send everybody away for so long, in the provider's own words if it has any for it."""
+        await self._part(lambda desk: desk.limited(seconds))
+
+    async def expires(self, **keys: str) -> None:
+        """What clients came with is not accepted any more, but `keys`; the provider says so in its own words."""
+        self.keys = {**self.keys, **keys}
+        self.tokens.clear()
+        await self._part(lambda desk: desk.expired())
+
+    async def finds_slow(self) -> None:
+        """Take everybody for a client that does not keep up."""
+        await self._part(lambda desk: desk.slow())
+
+    async def _part(self, words: Callable[[Desk], list[Said]]) -> None:
+        await asyncio.gather(*(seat.say(words(seat.desk)) for seat in list(self.seats.values())))
+
+    def half_opens(self) -> None:
+        """Neither hear nor say anything on the open connections and close none; new ones work."""
+        for seat in self.seats.values():
+            seat.is_dead = True
+
+    def fragments(self, piece: int = 16) -> None:
+        """Send every message longer than so many bytes in fragments of that size."""
+        self.piece = piece
+
+    def joins(self) -> None:
+        """Send every message whole again."""
+        self.piece = None
 
     async def closes(self, code: int = 1012, reason: str = "") -> None:
         """Close every connection with that code."""

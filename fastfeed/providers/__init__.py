@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 _MODULES: Mapping[str, str] = MappingProxyType(
     {
+        **{
+            f"alpaca{stream}{encoding}": f"fastfeed.providers.alpaca{encoding.replace('-', '_')}"
+            for stream in (
+                *("", "-iex", "-delayed", "-boats", "-overnight", "-test"),
+                *("-crypto", "-crypto-us-1", "-crypto-eu-1"),
+            )
+            for encoding in ("", "-msgpack")
+        },
+        "alpaca-options": "fastfeed.providers.alpaca_msgpack",
+        "alpaca-options-indicative": "fastfeed.providers.alpaca_msgpack",
         "binance": "fastfeed.providers.binance",
         "binance-spot": "fastfeed.providers.binance",
         "binance-usdm": "fastfeed.providers.binance",
@@ -34,6 +44,11 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "cme": "fastfeed.providers.cme",
         "finnhub": "fastfeed.providers.finnhub",
         "iex": "fastfeed.providers.iex",
+        **{
+            f"intrinio{source}{kinds}": "fastfeed.providers.intrinio"
+            for source in ("", "-delayed-sip", "-nasdaq-basic", "-cboe-one", "-equities-edge")
+            for kinds in ("", "-trades")
+        },
         "tickdb": "fastfeed.providers.tickdb",
         "tiingo-fx": "fastfeed.providers.tiingo",
         "tradermade": "fastfeed.providers.tradermade",
@@ -97,6 +112,24 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How well a provider's protocol is known, and how that was checked. For people: nothing is decided by it.
+
+    `grade` is the best source of its rules. `samples` is where the messages of its tests come from. `checked_by` names
+    the outside clients that have read the lab's venue of it; where there are none, `unchecked` says why.
+    """
+
+    grade: str
+    samples: str
+    checked_by: tuple[str, ...] = ()
+    unchecked: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.checked_by) == bool(self.unchecked):
+            raise ConfigError(f"Evidence(checked_by={self.checked_by!r}): name clients, or say in unchecked= why none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provider:
     """Everything fastfeed knows about one provider. Pure data; `Feed` takes one of yours as it takes a name."""
 
@@ -119,6 +152,7 @@ class Provider:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the handshake, beside those that show who we are
     close_codes: Mapping[int, Failure] = field(default_factory=dict)  # its own, before the common ones
     hours: Span | None = None  # when the market is open; None: always
+    evidence: Evidence | None = None
     recovery: Mapping[str, Recipe] = field(default_factory=dict)  # by channel; without one, it is only asked for anew
     rest: str = ""  # scheme and host of its HTTP side
     rest_weight_per_minute: int | None = None  # what it allows one address there

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fastfeed.dialect import Ack, Dialect, Notice, Refusal, Reply
 from fastfeed.gaps import Fetched
-from fastfeed.providers import Channel, Provider, Recipe
+from fastfeed.providers import Channel, Evidence, Provider, Recipe
 from fastfeed.schema import GIVEN, MISSING, Message, Schema, Symbol
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -64,6 +64,16 @@ _CONTROL = (
     Message("control", has=("code", "msg")),
     Message("control", has=("error",)),
 )
+
+
+def _evidence(checked: bool = True) -> Evidence:
+    return Evidence(
+        grade="official documentation",
+        samples="official documentation, and recordings",
+        checked_by=("python-binance", "ccxt", "nautilus_trader") if checked else (),
+        unchecked="" if checked else "the lab has no venue for this market",
+    )
+
 
 # Streams that are the same on every market --------------------------------------------------------------------------
 
@@ -240,6 +250,7 @@ _SPOT = Provider(
     symbol=r"\w+",  # letters of any alphabet: symbols need not be ASCII
     example="BTCUSDT",
     upper=True,
+    evidence=_evidence(),
 )
 
 # USD-M and COIN-M futures -------------------------------------------------------------------------------------------
@@ -339,6 +350,7 @@ _USDM = Provider(
     symbol=r"\w+",
     example="BTCUSDT",
     upper=True,
+    evidence=_evidence(),
 )
 
 _COINM = Provider(
@@ -355,6 +367,7 @@ _COINM = Provider(
     symbol=r"\w+",
     example="BTCUSD_PERP",
     upper=True,
+    evidence=_evidence(checked=False),
 )
 
 PROVIDERS = {"binance": _SPOT, "binance-spot": _SPOT, "binance-usdm": _USDM, "binance-coinm": _COINM}

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Beat, Dialect, Refusal, Reply
+from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -76,9 +77,15 @@ _FINNHUB = Provider(
     ),
     beats=Beats(expected=150.0),  # the pings come every 60 to 120 s
     pongs_promised=False,
+    close_codes={1008: Failure.EVICTED},  # unverified; the one policy it is known to enforce is one connection a key
     auth=Auth(env={"api_key": "FINNHUB_API_KEY"}, query={"token": "{api_key}"}),
     symbol=r"\S[^\n]*",  # "IC MARKETS:1" has a space
     example="BINANCE:BTCUSDT",
+    evidence=Evidence(
+        grade="documentation as transcribed by others, and dated observations",
+        samples="messages in the provider's issue tracker",
+        unchecked="the official client has no stream, only HTTP",
+    ),
 )
 
 PROVIDERS = {"finnhub": _FINNHUB}

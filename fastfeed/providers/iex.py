@@ -2,8 +2,9 @@
 
 Its real streams were server-sent events, and socket.io before 2019. What articles show as its WebSocket protocol, a
 client ping `{"op":"ping","version":"1.0"}` every 25 to 30 s, has no source; it is what is spoken here, because programs
-were written for it, and only a venue of the lab answers. The messages are those of the recorded TOPS and last streams
-(iextrading4j): JSON numbers, times in milliseconds. `seq` looks to rise per symbol; no rule for holes is documented.
+were written for it, and only a venue of the lab answers. The messages are those of the recorded TOPS, last and DEEP
+streams (iextrading4j): JSON numbers, times in milliseconds. `seq` looks to rise per symbol; no rule for holes is
+documented.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, PingAsked, PongSaid, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -67,6 +68,8 @@ _IEX = Provider(
     channels={
         "quote": Channel(topic="tops:{symbol}", path="/v1/stream"),
         "trade": Channel(topic="last:{symbol}", path="/v1/stream"),
+        "deep_trade": Channel(topic="trades:{symbol}", path="/v1/stream"),
+        "depth": Channel(topic="book:{symbol}", path="/v1/stream"),
     },
     schema=Schema(
         Message(
@@ -79,6 +82,29 @@ _IEX = Provider(
             ask_size="askSize",
             seq="seq",
             event_time=("lastUpdated", "ms"),
+        ),
+        # Both of DEEP. A book is taken for the whole of its levels: no rule for removals is documented.
+        Message(
+            "trade",
+            match={"messageType": "trades"},
+            channel="deep_trade",
+            symbol="symbol",
+            price="data.price",
+            size="data.size",
+            seq="seq",
+            sequence="rising",
+            event_time=("data.timestamp", "ms"),
+        ),
+        Message(
+            "depth",
+            match={"messageType": "book"},
+            symbol="symbol",
+            bids="data.bids",
+            asks="data.asks",
+            level=("price", "size"),
+            seq="seq",
+            sequence="rising",
+            snapshot=True,
         ),
         Message(
             "trade",
@@ -109,6 +135,11 @@ _IEX = Provider(
     example="AAPL",
     upper=True,
     pongs_promised=False,
+    evidence=Evidence(
+        grade="none for the conversation (retired in 2024, and no WebSocket); for the data what a client recorded",
+        samples="the recorded data of iextrading4j",
+        unchecked="its clients spoke server-sent events or socket.io, never this",
+    ),
 )
 
 PROVIDERS = {"iex": _IEX}

@@ -19,7 +19,7 @@ from typing import Any
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, Greeting, PingAsked, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import Span, fx_week
 from fastfeed.subscriptions import Limits, Render
@@ -105,7 +105,11 @@ _OPTION_NOT_LAST = (201, 202, 203, 204, 205, 206, 207, 246, 247, 248)
 
 
 def _trade(
-    event: str = "T", symbol: str = "sym", seq: str | None = "q", not_last: tuple[int, ...] | None = None
+    event: str = "T",
+    symbol: str = "sym",
+    seq: str | None = "q",
+    side: tuple[str, str] | None = None,
+    not_last: tuple[int, ...] | None = None,
 ) -> Message:
     return Message(
         "trade",
@@ -113,6 +117,7 @@ def _trade(
         symbol=symbol,
         price="p",
         size="s",
+        side=side,
         seq=seq,
         sequence=None if seq is None else "rising",
         event_time=_TIME,
@@ -146,7 +151,8 @@ _FOREX = (
 )
 _CRYPTO = (
     # `i` is a string in the documentation and a number on the wire, and unique per exchange only: no sequence.
-    _trade("XT", "pair", None),
+    # The first condition is the side: 1 sold, 2 bought.
+    _trade("XT", "pair", None, ("c.0", "1")),
     _quote("XQ", "pair", None),
     # At most 100 levels a side, a full snapshot each time, per exchange `x`, without a number.
     Message(
@@ -176,6 +182,13 @@ _LIMITS = Limits(
     bytes_per_request=16_000,  # no limit is documented; 4,000 symbols in one message have been reported to work
     connections=1,  # of an account and asset class; more on request
     eviction_cool_down=60.0,
+)
+
+
+_EVIDENCE = Evidence(
+    grade="official machine-readable specification and clients",
+    samples="the specification and the official client's tests",
+    checked_by=("massive",),
 )
 
 
@@ -215,6 +228,7 @@ def _market(
             # Pongs have been seen to stay out under load (issues #134): their lack alone kills no connection.
             pongs_promised=False,
             hours=hours,
+            evidence=_EVIDENCE,
         )
     return found
 

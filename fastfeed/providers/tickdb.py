@@ -21,7 +21,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, PongSaid, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import MISSING, Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import JSONDecodeError, dumps, loads
@@ -79,7 +79,9 @@ def _replies(message: Mapping[str, object]) -> Iterator[Reply]:
     elif code == 0 and command in ("subscribe", "unsubscribe"):
         yield Ack(topics=_topics(data)) if _topics(data) else Ack()
     elif code:
-        yield Refusal(None, reason, topics=_topics(data))
+        # One bad symbol refuses them all; an error that shows the whole request does not say which.
+        topics = _topics(data)
+        yield Refusal(None, reason, topics=topics if len(topics) == 1 else ())
 
 
 def _code(value: object) -> int | None:
@@ -170,6 +172,7 @@ _TICKDB = Provider(
         ),
         Message("control", has=("cmd",)),
         Message("control", match={"type": "pong"}),
+        Message("control", has=("code",)),  # an error need not say of which command
         name="tickdb",
     ),
     dialect=Dialect(
@@ -189,6 +192,11 @@ _TICKDB = Provider(
     echoes=_echoes,
     compression=True,
     upper=True,
+    evidence=Evidence(
+        grade="official documentation, of which two versions differ",
+        samples="official documentation",
+        unchecked="no published package that speaks it is known",
+    ),
 )
 
 PROVIDERS = {"tickdb": _TICKDB}

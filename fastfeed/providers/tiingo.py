@@ -14,7 +14,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Beat, Denial, Dialect, Refusal, Reply
 from fastfeed.failures import Failure
 from fastfeed.heartbeat import Beats
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema, Symbol
 from fastfeed.staleness import fx_week
 from fastfeed.subscriptions import Limits, Render
@@ -58,7 +58,7 @@ _TIINGO = Provider(
     schema=Schema(
         Message(
             "quote",
-            match={"messageType": "A", "data.0": "Q"},
+            match={"messageType": "A", "service": "fx", "data.0": "Q"},
             symbol=Symbol("data.1", upper=True),
             event_time=("data.2", "iso"),
             bid_size="data.3",
@@ -78,6 +78,9 @@ _TIINGO = Provider(
     upper=True,
     pongs_promised=False,
     hours=fx_week(),
+    evidence=Evidence(
+        grade="official documentation", samples="official documentation; an error as captured", checked_by=("tiingo",)
+    ),
 )
 
 PROVIDERS = {"tiingo-fx": _TIINGO}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Ack, Denial, Dialect, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
-from fastfeed.providers import Channel, Provider
+from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import fx_week
 from fastfeed.subscriptions import Limits
@@ -80,6 +80,11 @@ _TRADERMADE = Provider(
     upper=True,
     pongs_promised=False,
     hours=fx_week(),
+    evidence=Evidence(
+        grade="the code of three independent clients; official documentation for its first version",
+        samples="one message of a client, one of the official documentation",
+        unchecked="the official client speaks the first version of the stream only",
+    ),
 )
 
 PROVIDERS = {"tradermade": _TRADERMADE}
