@@ -50,6 +50,7 @@ from schema cimport (
 )
 from slots cimport MALFORMED, slots, slots_reset
 from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, SEQUENCE_RISING, sequence
+from splice cimport OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, splice_depth, splice_last, splice_trade
 from streams cimport GAPS, SOURCES, gap
 from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open
 from table cimport (
@@ -60,9 +61,8 @@ from tick cimport FF_CONTROL, FF_LEVEL, FF_QUOTE, FF_SNAPSHOT, FF_TRADE
 from tick cimport ff_row as row_t
 from tick cimport ff_tick as tick_t
 from watch cimport (
-    OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, watch, watch_arbitrate, watch_deadline, watch_expire, watch_hold,
-    watch_leg, watch_message_of, watch_missing, watch_open, watch_release, watch_single, watch_splice_depth,
-    watch_splice_last, watch_splice_trade,
+    watch, watch_arbitrate, watch_deadline, watch_expire, watch_hold, watch_leg, watch_message_of, watch_missing,
+    watch_open, watch_release, watch_single,
 )
 
 
@@ -1526,12 +1526,12 @@ cdef class Decoder:
             if at < 0 or f.symbol_size != name.size or memcmp(f.symbol, name.text, name.size) != 0:
                 continue
             if m.kind == FF_LEVEL:
-                outcome = watch_splice_depth(w, at, m, f, j.levels, recv_ns)
+                outcome = splice_depth(w, at, m, f, j.levels, recv_ns)
             elif (m.kind == FF_TRADE and f.present >> FIELD_SEQ & 1
                     and watch_message_of(w, at).rule == SEQUENCE_CONTIGUOUS):
-                outcome = watch_splice_trade(w, at, m, f, recv_ns)
+                outcome = splice_trade(w, at, m, f, recv_ns)
             else:
-                outcome = watch_splice_last(w, at, m, f, recv_ns)
+                outcome = splice_last(w, at, m, f, recv_ns)
             if outcome != REPAIRED:
                 break
         return outcome
