@@ -39,7 +39,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"provider": "nope"}, r"no provider 'nope'; there are 'binance'"),
+        ({"provider": "nope"}, r"no provider 'nope'; there are .*'binance', .*'tradermade'"),
         ({"channels": ["nope"]}, r"no channel 'nope'; it has 'quote', 'trade'"),
         ({"channels": []}, "channels is empty"),
         ({"channels": "quote"}, r"channels='quote': write a list, \['quote'\]"),
