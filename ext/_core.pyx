@@ -48,7 +48,7 @@ from schema cimport (
     ENCODING_BINARY, ENCODING_MSGPACK, NO_NODE, UNIT_NS, binary, binary_item, binary_part, binary_record, binary_step,
     program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
 )
-from slots cimport MALFORMED, slots, slots_reset
+from slots cimport MALFORMED, slots, slots_close
 from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, SEQUENCE_RISING, sequence
 from splice cimport OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, splice_depth, splice_last, splice_trade
 from streams cimport GAPS, SOURCES, gap
@@ -1136,11 +1136,7 @@ cdef class Decoder:
             decoder_close(<decoder*>self._decoder)
         free(self._decoder)
         if self._reply != NULL:
-            slots_reset(<slots*>self._reply)
-            free((<slots*>self._reply).text)
-            free((<slots*>self._reply).levels)
-            free((<slots*>self._reply).fields)
-            free((<slots*>self._reply).controls)
+            slots_close(<slots*>self._reply)
         free(self._reply)
 
     def decode(self, payload, recv_ns=None, uint16_t source=0, *, bint text=False):
@@ -1566,29 +1562,27 @@ def check(payload, Program compiled not None, str name not None):
 
     `name` is what the encoding is called in the error.
     """
-    cdef slots* j = <slots*>calloc(1, sizeof(slots))
+    cdef slots* j
     cdef program* p = <program*>compiled._program
+    cdef bint simd = _is_simd()
     cdef bytes text = bytes(payload)
     cdef bytes padded = text + b"\0" * FF_PADDING
     cdef const char* start = PyBytes_AS_STRING(padded)
     cdef const char* end = start + len(text)
     cdef Py_ssize_t offset
     cdef int verdict
+    j = <slots*>calloc(1, sizeof(slots))  # last: nothing before the free may raise
     if j == NULL:
         raise MemoryError
     j.program = p
     if p.encoding == ENCODING_MSGPACK:
-        verdict = msgpack_frame(j, NULL, start, end, _is_simd())
+        verdict = msgpack_frame(j, NULL, start, end, simd)
     elif p.encoding == ENCODING_BINARY:
-        verdict = binary_frame(j, start, end, _is_simd())
+        verdict = binary_frame(j, start, end, simd)
     else:
-        verdict = json_frame(j, start, end, _is_simd())
+        verdict = json_frame(j, start, end, simd)
     offset = 0 if j.fail == NULL else min(j.fail - start, len(text))
-    slots_reset(j)
-    free(j.text)
-    free(j.fields)
-    free(j.levels)
-    free(j.controls)
+    slots_close(j)
     free(j)
     if verdict == MALFORMED:
         raise DecodeError(offset, text[max(0, offset - 16):offset + 16], f"malformed {name}")

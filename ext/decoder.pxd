@@ -5,7 +5,7 @@ unknown, malformed.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from binary cimport binary_frame
@@ -22,7 +22,7 @@ from ring cimport ring, ring_followed, ring_publish
 from scan cimport FF_PADDING
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence, sequence_rises
-from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_control, slots_grow, slots_reset
+from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_control, slots_grow, slots_reset
 from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_of, streams_open,
 )
@@ -101,11 +101,7 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
 
 
 cdef inline void decoder_close(decoder* d) noexcept nogil:
-    slots_reset(&d.slots)
-    free(d.slots.text)
-    free(d.slots.levels)
-    free(d.slots.fields)
-    free(d.slots.controls)
+    slots_close(&d.slots)
     streams_close(&d.streams)
     watch_close(&d.watch)
     free(d.trace)
@@ -390,7 +386,10 @@ cdef inline int decoder_settle(
 
 
 cdef inline void decoder_predicted(decoder* d) noexcept nogil:
-    """Count a frame that is one message of data."""
+    """Count a frame that is one message of data.
+
+    What follows stands at both its callers: put in here, gcc inlines less, which costs 18 instructions a quote.
+    """
     d.credit = CREDIT
     d.slots.n_controls = 0
     d.predicted += 1

@@ -26,15 +26,15 @@ cdef enum verdict:  # of a frame or message; the higher one names the frame
     MALFORMED = 3
 
 cdef union slot_value:
-    int64_t integer    # SLOT_INTEGER; SLOT_TIME: epoch ns
+    int64_t integer    # SLOT_INTEGER; SLOT_TIME: epoch ns; a binary group: its item
     uint64_t unsigned  # SLOT_UNSIGNED: beyond int64
     double real        # SLOT_REAL
 
 cdef struct slot:
     const char* start  # first byte of the value, inside the quotes of a string
     slot_value value   # of the types that are not text
-    uint32_t size      # SLOT_LEVELS: how many
-    uint32_t level     # SLOT_LEVELS: where they begin in the level store
+    uint32_t size      # of a text its bytes; SLOT_LEVELS, a binary group: how many
+    uint32_t level     # SLOT_LEVELS: where they begin in the level store; a binary group: bytes of an element
     uint16_t node
     uint8_t type
 
@@ -42,7 +42,7 @@ cdef struct slots:
     const program* program
     slot slots[512]
     uint64_t seen[8]        # one bit a node: its slot is of this frame
-    const char* fail        # where a malformed frame stops being JSON
+    const char* fail        # where a malformed frame stops being well formed
     int escaped             # this frame holds an escape
     bint repeated           # this frame repeats a known key
     bint failed             # out of memory
@@ -109,6 +109,15 @@ cdef inline void slots_reset(slots* j) noexcept nogil:
         (<char**>j.text)[0] = (<char**>block)[0]
         free(block)
     j.n_text = sizeof(void*)
+
+
+cdef inline void slots_close(slots* j) noexcept nogil:
+    """Free what the stores hold, not the slots themselves."""
+    slots_reset(j)
+    free(j.text)
+    free(j.levels)
+    free(j.fields)
+    free(j.controls)
 
 
 cdef inline void slots_begin(slots* j) noexcept nogil:
