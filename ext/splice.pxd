@@ -17,23 +17,12 @@ from streams cimport streams_gap
 from table cimport table_judge, table_put
 from tick cimport *
 from watch cimport (
-    TO_RING, watch, watch_floor, watch_give_up, watch_lend, watch_message_of, watch_release, watch_values, watch_write,
+    TO_RING, watch, watch_count, watch_floor, watch_give_up, watch_lend, watch_message_of, watch_release, watch_tick,
+    watch_values, watch_write,
 )
 
 cdef enum splice_outcome:
     REPAIRED, TOO_OLD, OVERFLOWED, UNREADABLE
-
-
-cdef inline void splice_tick(
-    ff_tick* k, const schema_message* m, const ff_fields* f, uint32_t symbol_id, uint8_t flags, int64_t recv_ns
-) noexcept nogil:
-    k.symbol_id = symbol_id
-    k.kind = m.kind
-    k.flags = flags
-    k.source = 0
-    k.seq = f.integer[0] if f.present >> FIELD_SEQ & 1 else 0
-    k.event_ns = f.event_ns
-    k.recv_ns = recv_ns
 
 
 cdef inline int splice_depth(
@@ -50,7 +39,7 @@ cdef inline int splice_depth(
     cdef uint32_t i, after
     cdef held* e
     cdef ff_tick k
-    splice_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags | FF_SNAPSHOT, recv_ns)
+    watch_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags | FF_SNAPSHOT, recv_ns)
     if (m.rule == SEQUENCE_RANGE or linked) and f.present >> FIELD_SEQ & 1:
         i = ln.held.head
         while i and (w.hold.ticks[i].aside or w.hold.ticks[i].tick.seq < number
@@ -85,7 +74,7 @@ cdef inline int splice_depth(
             s.last = number
             watch_floor(w, ln, number, not linked, False)
     watch_write(w, ln, TO_RING, &k, f, levels, 0, False)
-    w.spliced += f.levels[0] + f.levels[1]
+    w.spliced += watch_count(f, reply.kind)
     ln.doubt = False
     watch_release(w, at)
     return REPAIRED
@@ -119,7 +108,7 @@ cdef inline int splice_trade(
     cdef sequence* s = &w.streams.each[at]
     cdef int64_t seq = f.integer[0]
     cdef ff_tick k
-    splice_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags, recv_ns)
+    watch_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags, recv_ns)
     watch_values(&k, f, 0)
     if not hold_fits(&w.hold, 1):
         watch_give_up(w, at, recv_ns)
@@ -154,7 +143,7 @@ cdef inline int splice_last(
     cdef bint numbered = f.event_ns != 0 if m.rule == SEQUENCE_TIME else f.present >> FIELD_SEQ & 1
     cdef uint32_t after = 0
     cdef ff_tick k
-    splice_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags | FF_SNAPSHOT, recv_ns)
+    watch_tick(&k, reply, f, <uint32_t>(at % w.streams.symbols), reply.flags | FF_SNAPSHOT, recv_ns)
     watch_values(&k, f, 0)
     splice_row(w, ln, &k, f)
     w.spliced += 1

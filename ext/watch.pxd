@@ -151,20 +151,19 @@ cdef inline void watch_tidy(watch* w, lane* ln) noexcept nogil:
 
 # ---- out of the store ----
 
-cdef inline uint64_t watch_flush(watch* w, size_t at) noexcept nogil:
-    """Publish what waits up to the first hole that is still open; how many ticks."""
+cdef inline void watch_flush(watch* w, size_t at) noexcept nogil:
+    """Publish what waits up to the first hole that is still open."""
     cdef lane* ln = &w.lanes[at]
     cdef held* e
     cdef uint8_t flag = 0
-    cdef uint64_t n = 0
     if ln.repairing:
-        return 0
+        return
     while ln.held.head:
         e = &w.hold.ticks[ln.held.head]
         if e.begins and not e.aside:
             while ln.n_holes and ln.holes[0].last < e.tick.seq:
                 if not ln.holes[0].told:
-                    return n
+                    return
                 if not ln.holes[0].flagged:
                     ln.doubt = True
                 lane_close(ln, 0)
@@ -175,8 +174,6 @@ cdef inline uint64_t watch_flush(watch* w, size_t at) noexcept nogil:
         if ring_followed(w.ring):
             ring_publish(w.ring, &e.tick)
         hold_drop(&w.hold, &ln.held, 0)
-        n += 1
-    return n
 
 
 cdef inline void watch_tell(watch* w, size_t at, int64_t now_ns, int64_t recv_ns) noexcept nogil:
@@ -297,6 +294,19 @@ cdef inline int64_t watch_lowest(const schema_message* m, const ff_fields* f, co
     if f.present >> (FIELD_SEQ + 1) & 1 and f.integer[1] <= n.prev:
         return f.integer[1]
     return watch_first(m, n)
+
+
+cdef inline void watch_tick(
+    ff_tick* k, const schema_message* m, const ff_fields* f, uint32_t symbol_id, uint8_t flags, int64_t recv_ns
+) noexcept nogil:
+    """Everything of a tick but its numbers; source 0."""
+    k.symbol_id = symbol_id
+    k.kind = m.kind
+    k.flags = flags
+    k.source = 0
+    k.seq = f.integer[0] if f.present >> FIELD_SEQ & 1 else 0
+    k.event_ns = f.event_ns
+    k.recv_ns = recv_ns
 
 
 cdef inline void watch_values(ff_tick* k, const ff_fields* f, uint32_t begin) noexcept nogil:
@@ -477,13 +487,8 @@ cdef inline void watch_commit(
     if w.arbitrating and ln.season != w.season:
         w.settling -= ln.settling
         lane_begin(ln, w.season, w.lead, w.lead_given, w.season_ns)
-    k.symbol_id = symbol_id
-    k.kind = m.kind
-    k.flags = m.flags
+    watch_tick(&k, m, f, symbol_id, m.flags, recv_ns)
     k.source = source
-    k.seq = f.integer[0] if f.present >> FIELD_SEQ & 1 else 0
-    k.event_ns = f.event_ns
-    k.recv_ns = recv_ns
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
     if floored and numbered and watch_is_below(w, ln, n.seq):
@@ -659,17 +664,16 @@ cdef inline bint watch_missing(const lane* ln, int64_t* first, int64_t* last) no
     return found
 
 
-cdef inline uint64_t watch_release(watch* w, size_t at) noexcept nogil:
-    """Publish what is held as it is; how many ticks. Its gaps are closed: the next hold does not look for them."""
+cdef inline void watch_release(watch* w, size_t at) noexcept nogil:
+    """Publish what is held as it is. Its gaps are closed: the next hold does not look for them."""
     cdef lane* ln = &w.lanes[at]
     cdef const schema_message* m = watch_message_of(w, at)
     cdef uint64_t i = w.streams.n_gaps
     cdef uint64_t oldest = i - GAPS if i > GAPS else 0
-    cdef uint64_t n
     if ln.repairing:
         ln.repairing = False
         w.repairing -= 1
-    n = watch_flush(w, at)
+    watch_flush(w, at)
     while ln.n_holes and ln.holes[0].told:
         lane_close(ln, 0)
     watch_tidy(w, ln)
@@ -680,4 +684,3 @@ cdef inline uint64_t watch_release(watch* w, size_t at) noexcept nogil:
                 break
             w.streams.log[i % GAPS].closed = True
     watch_rest(w)
-    return n
