@@ -362,9 +362,9 @@ FF_TARGET FF_NOINLINE static int FF_KERNEL(others)(
     layout_set *s, int commas, const char *p, const char *end, uint32_t lead, int padded,
     FF_KERNEL(places) table, const uint16_t *place, ff_fields *f) {
     uint16_t many[LAYOUT_PLACES];
-    layout *l = s->likely[commas];
+    layout *l;
     int round;
-    if (place == NULL) FF_KERNEL(index)(p, end, lead, many);
+    if (place == NULL && lead >= LAYOUT_LEAD) FF_KERNEL(index)(p, end, lead, many);
     for (round = 0; round < 3; round++) { /* the likely one loosely, the others as they are, the others loosely */
         if (round != 1 && lead < LAYOUT_LEAD) continue;
         for (l = s->known; l < s->known + s->count; l++) {
@@ -404,4 +404,3 @@ FF_TARGET static int FF_KERNEL(find)(
 #undef FF_LOAD
 #undef FF_SHAPE
 #undef FF_OR_AND
-#undef FF_FEW
