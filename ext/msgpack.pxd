@@ -571,7 +571,7 @@ cdef inline const char* msgpack_planned(
 cdef inline void msgpack_remember(
     slots* j, msgpack_plans* plans, uint32_t before, const char* p, const char* end, bint is_element
 ) noexcept nogil:
-    """Learn the map just parsed, if it was traced, in the place of the plan longest unused."""
+    """Learn the map just parsed, if it was traced, in the place of the plan that is tried last."""
     cdef uint32_t i
     if plans == NULL or j.trace == NULL or not msgpack_learn(j, before, p, end, is_element, &plans.draft):
         return

@@ -6,7 +6,7 @@ publishes (`published`); a reader copies first and checks afterwards whether the
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from order cimport (
     order_add32, order_fence, order_get32, order_get64, order_load64, order_put, order_set64, order_store64, order_take,

@@ -3,14 +3,14 @@
 One connection's view; two legs are weighed in `arbiter`. Knows no prices and decides nothing about them.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from layout cimport FIELD_SEQ, ff_fields
 from schema cimport schema_message
 from sequence cimport (
-    DUPLICATE, GAP, IN_ORDER, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
+    DUPLICATE, GAP, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
     sequence, sequence_check,
 )
 
