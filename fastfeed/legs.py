@@ -151,9 +151,6 @@ class Shard:
     def __len__(self) -> int:
         return len(self._wishes)
 
-    def __contains__(self, subscription: Subscription) -> bool:
-        return subscription in self._wishes
-
     @property
     def connections(self) -> list[Connection]:
         """Everything that is dialled for it."""
@@ -288,15 +285,20 @@ class Shard:
         told: events.Event | None = event
         match event:
             case events.Stale(symbols, channel, cause):
+                others = [other for other in self._speaking if other is not leg]
+                # With whatever parameters; in one pass, as many symbols fall silent at once.
+                covered = {
+                    key.symbol
+                    for other in others
+                    for key in other.live
+                    if key.channel == channel and other.delivers(key)
+                }
                 left = [
                     symbol
                     for symbol in symbols
                     if (symbol, channel) not in self._told
-                    and not any(
-                        other.delivers(Subscription(symbol, channel)) or self._params_deliver(other, symbol, channel)
-                        for other in self._speaking
-                        if other is not leg
-                    )
+                    and symbol not in covered
+                    and not any(other.delivers(Subscription(symbol, channel)) for other in others)
                 ]
                 self._told.update((symbol, channel) for symbol in left)
                 told = events.Stale(tuple(left), channel, cause) if left else None
@@ -314,11 +316,6 @@ class Shard:
                 told = events.Alert("warning", f"{connection}: no successor came up: {reason}", hint)
         if told is not None:
             self._house.on_event(told)
-
-    @staticmethod
-    def _params_deliver(leg: Leg, symbol: str, channel: str) -> bool:
-        """Whether the leg delivers the symbol's channel by a subscription with parameters."""
-        return any(key.symbol == symbol and key.channel == channel and leg.delivers(key) for key in leg.live)
 
     def _tell_fresh(self, subscriptions: Iterable[Subscription]) -> None:
         back: dict[str, list[str]] = {}
@@ -537,10 +534,7 @@ class Shard:
         assert self._old is not None
         assert self._successor is not None
         old, new = self._old, self._successor
-        self._end_overlap(old.number)
-        self._old = self._successor = None
-        new.connection.handle(Stop())
-        self._house.on_retired(new.connection)
+        self._end_rotation()
         if why:
             hint = "the old connection stays; another successor is tried later"
             self._house.on_event(events.Alert("warning", f"{new.name}: no successor: {why}", hint))
