@@ -19,7 +19,7 @@ from fastfeed.rotation import Rotation
 from fastfeed.session import State
 from fastfeed.signals import Inherit, Redial, Relief, Silent, Start, Stop, Subscribe, Unsubscribe, Window
 from fastfeed.staleness import Standing
-from fastfeed.subscriptions import ALL, Record, Stage, Subscription
+from fastfeed.subscriptions import ALL, Record, Stage, Subscription, by_channel
 
 SETTLING = 0.25  # seconds after the last ack in which what the old connection has on its way still arrives
 BRIDGED = 10.0  # seconds a leg may take to come back from a rotation before redundancy counts as lost
@@ -318,13 +318,10 @@ class Shard:
             self._house.on_event(told)
 
     def _tell_fresh(self, subscriptions: Iterable[Subscription]) -> None:
-        back: dict[str, list[str]] = {}
-        for symbol, channel in {(key.symbol, key.channel): None for key in subscriptions}:
-            if (symbol, channel) in self._told:
-                self._told.discard((symbol, channel))
-                back.setdefault(channel, []).append(symbol)
-        for channel, symbols in back.items():
-            self._house.on_event(events.Fresh(tuple(symbols), channel))
+        back = [key for key in subscriptions if (key.symbol, key.channel) in self._told]
+        self._told.difference_update((key.symbol, key.channel) for key in back)
+        for channel, symbols in by_channel(back).items():
+            self._house.on_event(events.Fresh(symbols, channel))
 
     def on_change(self, leg: Leg) -> None:
         session = leg.connection.session

@@ -81,7 +81,7 @@ from fastfeed.signals import (
     Window,
 )
 from fastfeed.staleness import Cause, Move, Rate, Staleness, Standing, Step, Watch
-from fastfeed.subscriptions import Book, Limits, Pace, Record, Stage, Subscription
+from fastfeed.subscriptions import Book, Limits, Pace, Record, Stage, Subscription, by_channel
 
 ACK_TIMEOUT = 5.0  # seconds a request may stay unanswered before it is asked again, in halves
 LOGIN_TIMEOUT = 10.0  # seconds from the handshake in which the server greets and accepts a login
@@ -89,9 +89,6 @@ RENEW_TIMEOUT = 30.0  # seconds in which fresh credentials are to be had
 WRONG_CLOCK = 86400.0  # seconds between two clocks that no clock is wrong by: the server means something else
 RESTORE_GRACE = 5.0  # seconds after the last ack in which a restored subscription delivers or counts as missing
 _FOR_PINGS = 1  # messages a second that requests leave free, or a long restore would delay the heartbeat
-
-
-# The session --------------------------------------------------------------------------------------------------------
 
 
 class State(enum.Enum):
@@ -452,7 +449,7 @@ class Session:
 
     def _fresh(self, subscriptions: tuple[Subscription, ...]) -> None:
         """Take back what was told of these."""
-        for channel, symbols in _by_channel(key for key in subscriptions if key in self._told_stale).items():
+        for channel, symbols in by_channel(key for key in subscriptions if key in self._told_stale).items():
             self._emit(events.Fresh(symbols, channel))
         self._told_stale.difference_update(subscriptions)
 
@@ -470,7 +467,7 @@ class Session:
             if move.standing is Standing.STALE:
                 news = [key for key in move.subscriptions if key not in self._told_stale]
                 self._told_stale.update(news)
-                for channel, symbols in _by_channel(news).items():
+                for channel, symbols in by_channel(news).items():
                     self._emit(events.Stale(symbols, channel, move.cause.value))
             match move.step:
                 case Step.PROBE:
@@ -726,11 +723,3 @@ class Session:
 
     def _emit(self, event: events.Event) -> None:
         self._actions.append(Emit(event))
-
-
-def _by_channel(subscriptions: Iterable[Subscription]) -> dict[str, tuple[str, ...]]:
-    """Symbols by channel, each once, in order."""
-    found: dict[str, dict[str, None]] = {}
-    for subscription in subscriptions:
-        found.setdefault(subscription.channel, {})[subscription.symbol] = None
-    return {channel: tuple(symbols) for channel, symbols in found.items()}

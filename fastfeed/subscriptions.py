@@ -90,6 +90,14 @@ Render = Callable[[int, Sequence[str]], str | bytes]
 """(request id, topics) -> the message that asks for them: TEXT, or BINARY where it is bytes."""
 
 
+def by_channel(subscriptions: Iterable[Subscription]) -> dict[str, tuple[str, ...]]:
+    """Symbols by channel, each once, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for subscription in subscriptions:
+        found.setdefault(subscription.channel, {})[subscription.symbol] = None
+    return {channel: tuple(symbols) for channel, symbols in found.items()}
+
+
 @dataclass(slots=True)
 class Pace:
     """How often we may send: at most `per_second` messages in any `window` seconds. None: as often as we like."""
