@@ -169,7 +169,7 @@ class Connection:
                     self._owner.on_rotate(reason)
                 case Emit(told):
                     self._owner.on_event(told)
-        self._look_at = now if self.session.state is State.OPEN and self.session.book.silent else math.inf
+        self._look_at = now if self.session.state is State.OPEN and self.session.book.waits else math.inf
         if self._timer is not None:
             self._timer.cancel()
         deadline = self.session.deadline()

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastfeed import events, rest
 from fastfeed._core import Clock, Decoder
 from fastfeed.backoff import retry_after
@@ -147,7 +150,7 @@ class Repairs:
         """These are cut off by `cause` ("reconnect", "resubscribe"). Called before their arrivals are forgotten."""
         self.look()
         behind = self._clock.utc_ns() - self._clock.mono_ns()
-        arrived = {channel: self._prices.arrived(channel) for channel in {one.channel for one in subscriptions}}
+        arrived = self._arrived(subscriptions)
         for subscription in subscriptions:
             key = _key(subscription)
             arrivals = arrived[subscription.channel]
@@ -166,6 +169,7 @@ class Repairs:
         self.look()
         now = self._now()
         behind = self._clock.utc_ns() - self._clock.mono_ns()
+        arrived = self._arrived(subscriptions)
         for subscription in subscriptions:
             key = _key(subscription)
             broken = self._breaks.pop(key, None)
@@ -181,12 +185,16 @@ class Repairs:
                 if recipe.fetched is Fetched.SNAPSHOT and not is_whole:
                     self._ledger.wants(key, now)
             elif broken.from_ns and (is_whole or subscription.channel not in self._numbered):
-                arrivals = self._prices.arrived(subscription.channel)
+                arrivals = arrived[subscription.channel]
                 row = self._prices.id(subscription.symbol)
                 at = int(arrivals.max() if row is None else arrivals[row])
                 utc_ns = self._clock.utc_ns()
                 self._tell(Gap(key[1], key[0], 0, -1, utc_ns, "window", broken.from_ns, at + behind))
         self._take(now)
+
+    def _arrived(self, subscriptions: Sequence[Subscription]) -> Mapping[str, NDArray[np.int64]]:
+        """When each symbol last arrived, by the channels of these: read once, as it costs every row."""
+        return {channel: self._prices.arrived(channel) for channel in {one.channel for one in subscriptions}}
 
     def silent(self, subscriptions: Iterable[Subscription]) -> None:
         """These have not come back after a redial: what can be had of them is fetched."""

@@ -455,6 +455,9 @@ class Session:
 
     def _escalate(self, now: float) -> bool:
         """Take the steps that are due. False if the connection is gone now."""
+        due_at = self.watch.deadline
+        if due_at is None or now < due_at:
+            return True
         settled = self.book.settled and not self.book.pending
         self._make(self.watch.due(now, pongs_trusted=self.pulse.trusted, settled=settled), now)
         return self.state is State.OPEN

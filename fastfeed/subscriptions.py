@@ -184,6 +184,15 @@ class Book:
         return True
 
     @property
+    def waits(self) -> bool:
+        """Is anything `silent`?"""
+        live, rejected = Stage.LIVE, Stage.REJECTED
+        for record in self._records.values():  # noqa: SIM110 - plain: asked for at every step of the connection
+            if record.stage is not live and record.stage is not rejected:
+                return True
+        return False
+
+    @property
     def silent(self) -> list[Record]:
         """Wanted and not rejected, but no data yet on this connection."""
         return self.at(Stage.WANTED, Stage.REQUESTED, Stage.ACKED)
