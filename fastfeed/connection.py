@@ -45,7 +45,7 @@ from fastfeed.subscriptions import ALL, Stage, Subscription
 
 
 class Owner(Protocol):
-    """What a connection tells the feed it belongs to."""
+    """What a connection tells the leg it belongs to."""
 
     def on_ticks(self) -> None:
         """A socket read that made ticks has ended."""

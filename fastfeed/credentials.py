@@ -63,7 +63,7 @@ class Auth:
 
 
 class Credentials:
-    """The credentials of one feed. Nothing but `headers`, `query`, `rest` and `login` ever gives one out.
+    """The credentials of one feed. Nothing but `headers`, `query`, `rest`, `login` and `stamped` ever gives one out.
 
     Raises:
         ConfigError: what the provider wants was neither given nor found in the environment.

@@ -387,5 +387,4 @@ _NOTHING = Plan()
 _OVERDUE = {
     Strategy.REPLAY: "the replay did not bring it",
     Strategy.RESUBSCRIBE: "subscribed anew, and nothing has come since",
-    Strategy.REST: "no answer",
 }

@@ -19,11 +19,11 @@ class Rotation:
     """When a connection makes way for a successor that is opened beside it, in seconds.
 
     Always: `margin` before it reaches the age at which the provider ends it (half of that age, if that is less), and
-    when the server announces that it will close. With `after` also at that age. In a `window` (Week or Period) every
-    connection older than `after` (an hour by default) is replaced; `after` then waits for the window, the provider's
-    limit does not. Ages are shortened by up to `jitter` of themselves at random, so that connections opened together
-    are not replaced together. Old and new deliver side by side for at most `overlap`; when no successor comes up, the
-    old one stays and another is tried after `retry`.
+    when the server announces that it will close. With `after` also at that age. In a `window` (Week, Period or
+    Calendar) every connection older than `after` (an hour by default) is replaced; `after` then waits for the window,
+    the provider's limit does not. Ages are shortened by up to `jitter` of themselves at random, so that connections
+    opened together are not replaced together. Old and new deliver side by side for at most `overlap`; when no successor
+    comes up, the old one stays and another is tried after `retry`.
 
     Raises:
         ConfigError: for a combination that cannot work.
@@ -46,7 +46,7 @@ class Rotation:
         if not (isinstance(self.jitter, int | float) and 0 <= self.jitter < 1):
             raise ConfigError(f"Rotation(jitter={self.jitter!r}): must be from 0 up to, but not, 1")
         if self.window is not None and not callable(getattr(self.window, "covers", None)):
-            raise ConfigError(f"Rotation(window={self.window!r}): write a Week or a Period")
+            raise ConfigError(f"Rotation(window={self.window!r}): write a Week, a Period or a Calendar")
 
     def ripe_after(self, random: float) -> float:
         """The age at which a connection may be replaced, inf if only a limit or a notice asks for it."""

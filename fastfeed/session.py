@@ -148,7 +148,7 @@ class Session:
         self.app_pulse = Pulse(Heartbeat(interval=beats.interval, timeout=beats.timeout))
         self.error: FastFeedError | None = None  # why the last dial or connection failed
         self.failure: GaveUp | None = None  # set once, in FAILED
-        self.opened_at: float | None = None  # None while not open
+        self.opened_at: float | None = None  # of the latest connection; None once it is lost
         self.watch = Watch()
         self.rate = Rate(staleness.collapse)
         self.dials = 0
@@ -386,7 +386,7 @@ class Session:
     def _spend(self, now: float) -> None:
         """One message goes out."""
         self._pace.spend(now)
-        if self._pace.per_second is not None and self.book.pending:
+        if self._pace.most is not None and self.book.pending:
             self._warn("messages", self._pace.used(now), f"{self._limits.messages_per_second} messages a second")
 
     def _check_restored(self, now: float) -> None:
@@ -510,7 +510,7 @@ class Session:
             return
         self._door.dialled(now, self)
         quota = self._door.quota
-        self._warn("dials", quota.used(now), f"{quota.per_second} dials per five minutes")
+        self._warn("dials", quota.used(now), f"{quota.most} dials per five minutes")
         self.state = State.DIALING
         self.dials += 1
         self._actions.append(Dial())

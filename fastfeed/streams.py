@@ -53,7 +53,7 @@ class Bell:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._waiting[future] = None
-        timer = None if seconds is None else loop.call_later(seconds, _wake, future)
+        timer = None if seconds is None else loop.call_later(seconds, resolve, future)
         try:
             await future
         finally:
@@ -62,7 +62,8 @@ class Bell:
                 timer.cancel()
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def resolve(future: asyncio.Future[None]) -> None:
+    """Let whoever awaits it go on; once is enough."""
     if not future.done():
         future.set_result(None)
 

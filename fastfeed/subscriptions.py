@@ -100,30 +100,30 @@ def by_channel(subscriptions: Iterable[Subscription]) -> dict[str, tuple[str, ..
 
 @dataclass(slots=True)
 class Pace:
-    """How often we may send: at most `per_second` messages in any `window` seconds. None: as often as we like."""
+    """How often we may send: at most `most` messages in any `window` seconds. None: as often as we like."""
 
-    per_second: int | None
+    most: int | None
     window: float = 1.1  # seconds; a little over one, as the network may push our messages together
     _sent: deque[float] = field(default_factory=deque)
 
     def ready_at(self, spare: int = 0) -> float:
         """The monotonic time from which one more message may go out, if `spare` more are to stay possible."""
-        allowed = None if self.per_second is None else max(1, self.per_second - spare)
+        allowed = None if self.most is None else max(1, self.most - spare)
         if allowed is None or len(self._sent) < allowed:
             return float("-inf")
         return self._sent[-allowed] + self.window
 
     def used(self, now: float) -> float:
         """The part of what is allowed that the last `window` seconds have used, 0 where nothing limits it."""
-        if self.per_second is None:
+        if self.most is None:
             return 0.0
-        return sum(now < at + self.window for at in self._sent) / self.per_second
+        return sum(now < at + self.window for at in self._sent) / self.most
 
     def spend(self, now: float) -> None:
         """One message goes out now."""
-        if self.per_second is not None:
+        if self.most is not None:
             self._sent.append(now)
-            while len(self._sent) > self.per_second:
+            while len(self._sent) > self.most:
                 self._sent.popleft()
 
 

@@ -27,7 +27,7 @@ from fastfeed.events import Event
 from fastfeed.feed import Feed
 from fastfeed.providers import Provider
 from fastfeed.records import Gap
-from fastfeed.streams import BatchCallback, Events, Ledger, Records, Stream
+from fastfeed.streams import BatchCallback, Events, Ledger, Records, Stream, resolve
 from fastfeed.subscriptions import Subscription
 
 T = TypeVar("T")
@@ -247,7 +247,7 @@ class ThreadedFeed:
 
     def __init__(
         self,
-        provider: str | Provider,
+        provider: str | Provider | Sequence[str | Provider],
         symbols: Iterable[str | Subscription],
         *,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
@@ -539,12 +539,7 @@ class ThreadedCallback:
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
     with suppress(RuntimeError):  # that loop has been closed
-        loop.call_soon_threadsafe(_set, woken)
-
-
-def _set(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
+        loop.call_soon_threadsafe(resolve, woken)
 
 
 def _check_timeout(timeout: float | None) -> None:
