@@ -73,7 +73,7 @@ ROOMS: dict[str, set[str]] = {
     | BRAIN
     | {"session", "providers", "credentials", "decoder", "endpoint", "streams", "engine", "confirm"},
     "threaded": CORE | BRAIN | {"confirm", "decoder", "feed", "providers", "streams"},
-    "lab": CORE | {"session", "providers"},
+    "lab": {"errors"},  # never a provider's file: a desk is written from the protocol
     "screen": {"errors"},
     "demo": CORE | BRAIN | {"", "providers", "feed", "lab", "screen"},
     "cli": CORE | BRAIN | {"", "session", "providers", "decoder", "streams", "feed", "lab", "screen", "demo"},
