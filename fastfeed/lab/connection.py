@@ -53,14 +53,15 @@ DRIP_SECONDS = 0.02  # between two drops
 _ACCEPT_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    """One finished, unmasked server frame."""
+def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
+    """One unmasked server frame; `final` ends its message."""
     size = len(payload)
+    first = opcode | (0x80 if final else 0)
     if size < 126:
-        return bytes((0x80 | opcode, size)) + payload
+        return bytes((first, size)) + payload
     if size < 0x1_0000:
-        return struct.pack("!BBH", 0x80 | opcode, 126, size) + payload
-    return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
 
 
 @dataclass(slots=True, eq=False)

@@ -25,12 +25,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from fastfeed.errors import ConfigError
 from fastfeed.lab import desks
+from fastfeed.lab.connection import CLOSE_SECONDS, TEXT, frame
 
 Said = str | bytes  # a TEXT message, or a BINARY one
 QUOTE, TRADE, DEPTH, BAR = "quote", "trade", "depth", "bar"
 TICK = 0.005  # seconds between two looks at what has fallen due
 KEPT = 100_000  # newest events kept, to be compared with and asked for over HTTP
-CLOSE_SECONDS = 1.0  # how long the peer has to answer a CLOSE
+CONTINUATION, BINARY = 0x0, 0x2
 SECOND = 1.0  # the window in which a client's messages are counted against its quota
 
 Whom = Literal["oldest", "newest", "both"]  # ends where there is one connection too many
@@ -243,7 +244,7 @@ class Seat:
             sock = transport.get_extra_info("socket")
             if sock is not None:
                 with suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
 
     async def listen(self) -> None:
@@ -287,18 +288,11 @@ class Seat:
 
 def _fragments(payload: bytes, piece: int, is_text: bool) -> list[bytes]:
     """One message as frames of at most `piece` bytes (RFC 6455, 5.4), unmasked as a server's are."""
-    frames = []
-    for start in range(0, len(payload), piece):
-        part = payload[start : start + piece]
-        first = (0x1 if is_text else 0x2) if start == 0 else 0x0
-        final = 0x80 if start + piece >= len(payload) else 0x0
-        size = len(part)
-        if size < 126:
-            length = struct.pack("!B", size)
-        else:
-            length = struct.pack("!BH", 126, size) if size < 1 << 16 else struct.pack("!BQ", 127, size)
-        frames += [bytes((first | final,)), length, part]
-    return frames
+    kind = TEXT if is_text else BINARY
+    return [
+        frame(kind if at == 0 else CONTINUATION, payload[at : at + piece], final=at + piece >= len(payload))
+        for at in range(0, len(payload), piece)
+    ]
 
 
 class Stage:
