@@ -182,9 +182,7 @@ class AlpacaDesk(Desk):
         stage = self.stage
         if stage.keys.get("api_key", key) != key or stage.keys.get("api_secret", secret) != secret:
             return self._error(402)
-        now = time.monotonic()
-        taken = sum(seat.desk.counts and seat.desk.close is None for seat in stage.seats.values())
-        taken += sum(until > now for until in stage.ghosts)
+        taken = len(stage.seated()) + len(stage.ghosts)
         if stage.connections is not None and taken >= stage.connections:
             return self._error(406)  # the socket stays, and may try again until its time is up
         self.counts = True

@@ -447,12 +447,16 @@ class Stage:
                 self.ghosts.append(time.monotonic() + self.lingers)
         return connection
 
+    def seated(self) -> list[Seat]:
+        """Who counts as a connection of the account; `ghosts` whose time is over are forgotten."""
+        now = time.monotonic()
+        self.ghosts = [until for until in self.ghosts if until > now]
+        return [seat for seat in self.seats.values() if seat.desk.counts and seat.desk.close is None]
+
     async def make_room(self, newest: Seat) -> None:
         """Called when somebody sits down (or logs in): as many as the account may have stay."""
         limit, whom = self._eviction or (self.connections, self.desk.evicts)
-        now = time.monotonic()
-        self.ghosts = [until for until in self.ghosts if until > now]
-        seats = [seat for seat in self.seats.values() if seat.desk.counts and seat.desk.close is None]
+        seats = self.seated()
         surplus = 0 if limit is None else len(seats) + len(self.ghosts) - limit
         if surplus <= 0:
             return
