@@ -359,10 +359,7 @@ async def _serve(options: argparse.Namespace) -> int:
     limits = {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
     load = Recording(options.frames, retimed=options.retimed) if options.frames is not None else None
     steps = read_script(options.script, COMMANDS) if options.script is not None else []
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    ended = _told_to_end()
     async with Venue(
         options.venue,
         load=load,
@@ -374,7 +371,7 @@ async def _serve(options: argparse.Namespace) -> int:
     ) as venue:
         if options.rate is not None or options.phases is not None or options.speed is not None:
             venue.plays(rate=options.rate, phases=options.phases, speed=options.speed)
-        print(json.dumps({"url": venue.url, "venue": options.venue, "pid": os.getpid()}), flush=True)
+        _tell_address(venue.url, options.venue)
         tasks = [asyncio.create_task(_listen(venue, ended, COMMANDS)), asyncio.create_task(follow(venue, steps, _say))]
         await ended.wait()
         for task in tasks:
@@ -389,10 +386,7 @@ async def _serve_desk(options: argparse.Namespace) -> int:
         from fastfeed.lab.stage import Stage
     except ModuleNotFoundError:
         raise ConfigError(f"{options.venue} needs the http extra: pip install 'fastfeed[http]'") from None
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    ended = _told_to_end()
     async with Stage(
         options.venue,
         symbols=options.named,
@@ -402,11 +396,24 @@ async def _serve_desk(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
     ) as stage:
-        print(json.dumps({"url": stage.url, "venue": options.venue, "pid": os.getpid()}), flush=True)
+        _tell_address(stage.url, options.venue)
         listening = asyncio.create_task(_listen(stage, ended, STAGE_COMMANDS))
         await ended.wait()
         listening.cancel()
     return 0
+
+
+def _told_to_end() -> asyncio.Event:
+    """Set at SIGTERM and SIGINT."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
+
+
+def _tell_address(url: str, venue: str) -> None:
+    """The first line on stdout: who waits for it may connect."""
+    print(json.dumps({"url": url, "venue": venue, "pid": os.getpid()}), flush=True)
 
 
 def _say(text: str) -> None:
