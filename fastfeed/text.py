@@ -28,4 +28,13 @@ except ImportError:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-__all__ = ["JSONDecodeError", "dumps", "loads"]
+def mapping(payload: bytes) -> dict[str, Any]:
+    """The JSON object that a control message is; empty for anything else."""
+    try:
+        message = loads(payload)
+    except JSONDecodeError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+__all__ = ["JSONDecodeError", "dumps", "loads", "mapping"]

@@ -22,7 +22,7 @@ from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.staleness import Week
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import JSONDecodeError, dumps, loads
+from fastfeed.text import dumps, loads, mapping
 
 _MONTHS = "FGHJKMNQUVXZ"
 
@@ -54,11 +54,8 @@ def _wish(topic: str) -> dict[str, object]:
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
-    try:
-        message = loads(payload)
-    except JSONDecodeError:
-        return ()
-    header = message.get("header") if isinstance(message, dict) else None
+    message = mapping(payload)
+    header = message.get("header")
     if not isinstance(header, dict):
         return ()
     content = message.get("payload")

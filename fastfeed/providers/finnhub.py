@@ -18,7 +18,7 @@ from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import JSONDecodeError, dumps, loads
+from fastfeed.text import dumps, mapping
 
 
 def _request(kind: str) -> Render:
@@ -30,12 +30,7 @@ def _request(kind: str) -> Render:
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
-    try:
-        message = loads(payload)
-    except JSONDecodeError:
-        return ()
-    if not isinstance(message, dict):
-        return ()
+    message = mapping(payload)
     if message.get("type") == "ping":
         return (Beat(),)
     if message.get("type") == "error":  # "Subscribing to too many symbols": it does not say which

@@ -19,14 +19,14 @@ from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import JSONDecodeError, dumps, loads
+from fastfeed.text import dumps, mapping
 
 _PING = '{"op":"ping","version":"1.0"}'
 
 
 def _request(op: str) -> Render:
     def render(number: int, topics: Sequence[str]) -> str:
-        channel = topics[0].partition(":")[0] if topics else ""
+        channel = _channel_of(topics[0]) if topics else ""
         symbols = [topic.partition(":")[2] for topic in topics]
         return dumps({"op": op, "id": number, "channel": channel, "symbols": symbols}).decode()
 
@@ -38,12 +38,7 @@ def _channel_of(topic: str) -> str:
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
-    try:
-        message = loads(payload)
-    except JSONDecodeError:
-        return ()
-    if not isinstance(message, dict):
-        return ()
+    message = mapping(payload)
     number = message.get("id") if isinstance(message.get("id"), int) else None
     code, wait = message.get("code"), message.get("retryAfter")
     if code == 429:

@@ -25,7 +25,7 @@ from fastfeed.errors import DecodeError
 from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import JSONDecodeError, loads
+from fastfeed.text import mapping
 
 # Control ------------------------------------------------------------------------------------------------------------
 
@@ -44,13 +44,8 @@ def _leave(_: int, topics: Sequence[str]) -> bytes:
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
-    try:
-        message = loads(payload)
-    except JSONDecodeError:
-        return ()
-    if not isinstance(message, dict) or "error" not in message:
-        return ()
-    return (Refusal(None, str(message["error"])),)
+    message = mapping(payload)
+    return (Refusal(None, str(message["error"])),) if "error" in message else ()
 
 
 # Records ------------------------------------------------------------------------------------------------------------

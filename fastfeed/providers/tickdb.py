@@ -19,12 +19,12 @@ from fastfeed.heartbeat import Beats
 from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import MISSING, Message, Schema
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import JSONDecodeError, dumps, loads
+from fastfeed.text import dumps, mapping
 
 
 def _request(command: str) -> Render:
     def render(_: int, topics: Sequence[str]) -> str:
-        channel = topics[0].partition(":")[0] if topics else ""
+        channel = _channel_of(topics[0]) if topics else ""
         symbols = [topic.partition(":")[2] for topic in topics]
         return dumps({"cmd": command, "data": {"channel": channel, "symbols": symbols}}).decode()
 
@@ -36,11 +36,7 @@ def _channel_of(topic: str) -> str:
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
-    try:
-        message = loads(payload)
-    except JSONDecodeError:
-        return ()
-    return tuple(_replies(message)) if isinstance(message, dict) else ()
+    return tuple(_replies(mapping(payload)))
 
 
 def _replies(message: Mapping[str, object]) -> Iterator[Reply]:

@@ -18,7 +18,7 @@ from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema, Symbol
 from fastfeed.staleness import fx_week
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import JSONDecodeError, dumps, loads
+from fastfeed.text import dumps, mapping
 
 _KEY = "<api key>"  # what a request says until it is sent
 
@@ -33,12 +33,7 @@ def _request(event: str) -> Render:
 
 
 def _read(payload: bytes) -> tuple[Reply, ...]:
-    try:
-        message = loads(payload)
-    except JSONDecodeError:
-        return ()
-    if not isinstance(message, dict):
-        return ()
+    message = mapping(payload)
     kind, response = message.get("messageType"), message.get("response")
     said = response if isinstance(response, dict) else {}
     if kind == "I":
