@@ -30,6 +30,10 @@ async def until(condition: Callable[[], object], what: str) -> None:
         raise AssertionError(f"waited {DEADLINE:g} s for {what}") from None
 
 
+def balances(ledger: dict[str, int]) -> bool:
+    return ledger["received"] == sum(ledger[term] for term in ("delivered", "conflated", "dropped", "pending"))
+
+
 def quote(symbol: str = "BTCUSDT", update: int = 1, bid: float = 1.0, event_ms: int = 0) -> str:
     time = f'"E":{event_ms},"T":{event_ms},' if event_ms else ""
     return (

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from exchange import balances
 
 import fastfeed
 from fastfeed.lab import VenueProcess
@@ -33,10 +34,6 @@ def reset_peak() -> None:
 
 async def blocks(seconds: float) -> None:
     time.sleep(seconds)  # noqa: ASYNC251 - a strategy that does not yield is what this is about
-
-
-def balances(ledger: dict) -> bool:
-    return ledger["received"] == sum(ledger[term] for term in ("delivered", "conflated", "dropped", "pending"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exchange import Exchange, ack, depth, quote, trade, until
+from exchange import Exchange, ack, balances, depth, quote, trade, until
 
 import fastfeed
 from fastfeed import Backoff, ConfigError, Feed, GaveUp, Heartbeat, Status, Subscription, events
@@ -43,10 +43,6 @@ async def event_of(stream: Stream[Any], kind: type[Any]) -> Any:
             if isinstance(event, kind):
                 return event
     raise AssertionError(f"the events ended without {kind.__name__}")
-
-
-def balanced(ledger: dict[str, int]) -> bool:
-    return ledger["received"] == sum(ledger[term] for term in ("delivered", "conflated", "dropped", "pending"))
 
 
 # Coming up ----------------------------------------------------------------------------------------------------------
@@ -226,7 +222,7 @@ async def test_rows_too_old_when_delivered_are_dropped_and_counted(exchange: Exc
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(batches), 0.05)
         assert batches.lost == 1
-        assert balanced(batches.ledger())
+        assert balances(batches.ledger())
 
 
 async def test_cancelling_a_wait_loses_nothing(exchange: Exchange) -> None:
@@ -256,7 +252,7 @@ async def test_each_stream_has_a_cursor_and_a_ledger_of_its_own(exchange: Exchan
         await next_of(early)
         consumers = feed.stats()["consumers"]
         assert set(consumers) == {"early", "idle", "late"}
-        assert all(balanced(ledger) for ledger in consumers.values())
+        assert all(balances(ledger) for ledger in consumers.values())
         assert consumers["early"]["received"] == consumers["idle"]["received"] == 3
         assert consumers["late"]["received"] == 1
         assert consumers["idle"]["delivered"] == 0
@@ -315,7 +311,7 @@ async def test_a_reader_that_is_lapped_counts_what_it_lost(exchange: Exchange) -
         seen = await next_of(ticks)
         assert seen["seq"][-1] == 100
         assert ticks.lost == 100 - len(seen) > 0
-        assert balanced(ticks.ledger())
+        assert balances(ticks.ledger())
 
 
 # Callbacks ----------------------------------------------------------------------------------------------------------
@@ -417,7 +413,7 @@ async def test_an_event_stream_read_too_slowly_says_how_many_it_lost() -> None:
     assert await next_of(stream) == events.EventsLost(10)
     assert await next_of(stream) == events.Alert("info", "10")
     assert stream.lost == 10
-    assert balanced(stream.ledger())
+    assert balances(stream.ledger())
 
 
 async def test_a_gap_is_told_and_stays_in_the_record(exchange: Exchange) -> None:
@@ -741,7 +737,7 @@ async def test_the_books_balance_and_everything_received_is_counted(exchange: Ex
         assert (stats["data"], stats["control"], stats["unknown"], stats["malformed"]) == (2, 1, 1, 1)
         assert stats["bytes"] >= len(quote()) * 2
         assert stats["dials"] == 1
-        assert all(balanced(ledger) for ledger in stats["consumers"].values())
+        assert all(balances(ledger) for ledger in stats["consumers"].values())
         assert len(stats["consumers"]) == 2
         assert batches.ledger()["received"] == ticks.ledger()["received"] == 2
 

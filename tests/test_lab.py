@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from exchange import DEADLINE, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -26,18 +27,8 @@ from fastfeed.lab import Recording, Synthetic, Venue, VenueProcess
 from fastfeed.lab.binance import SPOT, USDM, Desk
 from fastfeed.lab.load import PIECE, AsRecorded, FlatOut, Phases, symbol_names, without_speed
 
-DEADLINE = 10.0
 NAMES = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 QUOTES = [f"{name.lower()}@bookTicker" for name in NAMES]
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Let the loop run until the condition holds; after the deadline the test fails saying what it waited for."""
-    for _ in range(int(DEADLINE / 0.005)):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail(f"waited {DEADLINE} s for {what}")
 
 
 async def receive(client: ClientConnection, what: str) -> Any:

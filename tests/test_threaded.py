@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from exchange import DEADLINE, Exchange, quote, trade
+from exchange import DEADLINE, Exchange, balances, quote, trade
 
 import fastfeed
 from fastfeed import ConfigError, ConnectError, GaveUp, StaleError, ThreadedFeed
@@ -71,10 +71,6 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < give_up_at, f"waited {DEADLINE:g} s for {what}"
         time.sleep(0.002)
-
-
-def balances(ledger: dict[str, int]) -> bool:
-    return ledger["received"] == sum(ledger[term] for term in ("delivered", "conflated", "dropped", "pending"))
 
 
 def feed_threads() -> list[threading.Thread]:
