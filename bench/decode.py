@@ -48,7 +48,7 @@ def measured(payloads: Sequence[bytes], rounds: int) -> measure.Results:
     """ns a frame, by decoder."""
     lead = frames.lead(70_000)
     if payloads[0].startswith(b'{"stream"'):
-        lead = [b'{"stream":"x@bookTicker","data":' + frame + b"}" for frame in lead]
+        lead = [frames.enveloped(frame) for frame in lead]
     ondemand = rivals.OnDemand(payloads)
     check(payloads, lead, ondemand)
 

@@ -62,10 +62,15 @@ def recorded_quotes() -> list[bytes]:
     return [frame for frame in frames if b'"e":"bookTicker"' in frame]
 
 
+def enveloped(frame: bytes) -> bytes:
+    """As it comes on a combined stream."""
+    return b'{"stream":"x@bookTicker","data":' + frame + b"}"
+
+
 def mixed(made: list[bytes]) -> list[bytes]:
     """The made quotes in one of two layouts each, at random: bare, and in a combined stream's envelope."""
     choose = random.Random(2)
-    return [frame if choose.random() < 0.5 else b'{"stream":"x@bookTicker","data":' + frame + b"}" for frame in made]
+    return [frame if choose.random() < 0.5 else enveloped(frame) for frame in made]
 
 
 def shuffled(made: list[bytes]) -> list[bytes]:

@@ -29,10 +29,6 @@ TIMED = rb"__pyx_pw_\w+Decoder_\w*decode_many[\w.]*"  # as the module's symbol t
 Kinds = dict[str, tuple[str, str, list[bytes]]]  # name -> (provider, what the decoder counts them as, frames)
 
 
-def enveloped(frame: bytes) -> bytes:
-    return b'{"stream":"x@bookTicker","data":' + frame + b"}"
-
-
 def numbered(text: str) -> list[bytes]:
     """Distinct frames: `%d` is replaced by a number that rises by one, `%p` by a price."""
     return [
@@ -50,7 +46,7 @@ def kinds() -> Kinds:
     mark = '{"e":"markPriceUpdate","E":1767225600003,"s":"BTCUSDT","p":"%p","i":"%p","P":"%p","r":"0.0001","T":%d}'
     return {
         "usdm quote": ("binance-usdm", "data", made),
-        "usdm quote, enveloped": ("binance-usdm", "data", [enveloped(frame) for frame in made]),
+        "usdm quote, enveloped": ("binance-usdm", "data", [frames.enveloped(frame) for frame in made]),
         "usdm quote, two layouts at random": ("binance-usdm", "data", frames.mixed(made)),
         "usdm quote, keys shuffled": ("binance-usdm", "data", frames.shuffled(made)),
         "usdm trade": ("binance-usdm", "data", numbered(trade + '"T":1767225600000,"m":true}')),
