@@ -336,6 +336,14 @@ class Engine:
 
     # How it stands -------------------------------------------------------------------------------------------------
 
+    def counts(self) -> dict[str, int]:
+        """What all connections have counted, those included that are gone or going."""
+        counts = dict(self.counted)
+        for connection in [*self.connections, *self.retired]:
+            for name, count in connection.counters().items():
+                counts[name] += count
+        return counts
+
     @property
     def state(self) -> str:
         """CONNECTING, LIVE, RECOVERING, WAITING, CLOSED or FAILED."""

@@ -424,10 +424,7 @@ class Feed:
         its seconds came behind the first, as p50 and p99).
         """
         stats: dict[str, Any] = dict(self.decoder.stats())
-        stats.update(self._engine.counted)
-        for connection in [*self._engine.connections, *self._engine.retired]:
-            for name, count in connection.counters().items():
-                stats[name] += count
+        stats.update(self._engine.counts())
         stats["connections"] = sum(session.state is State.OPEN for session in self._engine.sessions)
         pulses = [pulse for session in self._engine.sessions for pulse in (session.pulse, session.app_pulse)]
         trips = [trip for pulse in pulses for trip in pulse.round_trips]
@@ -481,8 +478,7 @@ class Feed:
             "oldest": oldest,
             "oldest_age": age if age < math.inf else None,
             "lag_ms": lag if lag == lag else None,
-            "reconnects": self._engine.counted["reconnects"]
-            + sum(session.reconnects for session in self._engine.sessions),
+            "reconnects": self._engine.counts()["reconnects"],
             "error": next((str(error) for error in errors if error is not None), None),
         }
 

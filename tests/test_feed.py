@@ -560,6 +560,19 @@ async def test_a_lost_connection_is_redialled_and_everything_subscribed_again(ex
         assert feed.stats()["reconnects"] == 1
 
 
+async def test_a_reconnect_stays_counted_when_its_connection_is_not_needed_any_more(exchange: Exchange) -> None:
+    async with feed_of(exchange, "BTCUSDT") as feed:
+        stream = feed.events()
+        await exchange.send(quote())
+        await feed.wait_live()
+        exchange.cut()
+        await exchange.has_lines(2)
+        await exchange.send(quote("BTCUSDT", 2))
+        await event_of(stream, events.Restored)
+        feed.unsubscribe(["BTCUSDT"])
+        assert feed.health()["reconnects"] == feed.stats()["reconnects"] == 1
+
+
 async def test_data_from_before_a_loss_does_not_count_as_delivered_after_it(exchange: Exchange) -> None:
     async with feed_of(exchange, "BTCUSDT", "ETHUSDT") as feed:
         await exchange.send(quote("BTCUSDT"), quote("ETHUSDT"))
