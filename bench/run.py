@@ -1,7 +1,7 @@
 """How fast, against whom: the questions of QUESTIONS in one run, then what is promised and whether it holds.
 
-`make bench` and `fastfeed bench` run it; `--quick` for a look. Exits with 1 if a promise that was measured is not kept. Numbers
-go into bench/result.json, the picture into bench/result.png.
+`make bench` and `fastfeed bench` run it; `--quick` for a look. Exits with 1 if a promise that was measured is not
+kept. Numbers go into bench/result.json, the picture into bench/result.png.
 """
 
 import argparse
