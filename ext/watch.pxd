@@ -1,4 +1,4 @@
-"""The longer way of a message: arbitrated between two legs, held back behind a hole. What is fetched joins in splice.pxd.
+"""The longer way of a message: arbitrated between two legs, held back behind a hole. For what is fetched: splice.pxd.
 
 Entered only while two legs are alive or a stream is held; it then does all that the decoder's short way does, and puts
 ticks either in the ring or behind those that wait. Every tick goes to the ring once and in order; the table takes the
