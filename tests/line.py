@@ -420,6 +420,7 @@ class Line:
             self.delivered = True
             self.silent.difference_update(live)
             world.with_data.update(wish.symbol for wish in live)
+            world.books.tell(live, world.now)
             self.tell(Delivered(tuple(live)))
         if later and epoch == self.epoch and not self.flowing:
             self.flowing = True

@@ -1,8 +1,9 @@
 """A seeded world for the session: virtual clock, network, provider, user and faults, all from one integer.
 
 It drives the real Session objects, several to a feed, with the hands of fastfeed.connection made small, and checks what
-must always hold after every input. The same seed tells the same story to the letter. As a command it sweeps seeds:
-`python tests/simulation.py --hours 10000 --seed 1`. No socket, no real clock, no data per tick.
+must always hold after every input. What flows goes through a real decoder to consumers whose books must balance. The
+same seed tells the same story to the letter. As a command it sweeps seeds:
+`python tests/simulation.py --hours 10000 --seed 1`. No socket and no real clock.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
+from books import Books
 from line import EPOCH, HOST, Line
 
 from fastfeed.backoff import Backoff, retry_after
@@ -172,6 +174,7 @@ class World:
         self.lines_made = 0
         self.gave_up = False  # a line of the present feed has
         self.over = False  # and the others were stopped
+        self.books = Books(self.provider, seed, self.broken)
         self.feed = self.plan()
 
     # Time ------------------------------------------------------------------------------------------------------------
@@ -220,6 +223,10 @@ class World:
         for line in list(self.feed.lines):
             if line.connected:
                 line.tell(Traffic(0 if line.cut_off_at is not None else int(1000 * (1 - line.muted))))
+            if line.connected and line.cut_off_at is None:
+                some = self.books.dice.sample(self.pool, 20)
+                self.books.tell([wish for wish in some if wish in line.arrived], self.now)
+        self.books.look()
         self.later(METERED_EVERY, self.meter)
 
     def noise(self, topic: str) -> float:
@@ -615,6 +622,7 @@ class World:
         self.live_until(self.now + 100.0)
         told = self.told
         told.seconds = self.now
+        told.hits.update({f"ledger: {term}": count for term, count in self.books.close().items()})
         told.with_data = told.fewest_with_data = len(self.with_data)
         told.fewest_faults = told.faults
         told.trace[self.seed] = self.trace.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from simulation import Broken, Told, live, sweep
 
+import fastfeed
 import fastfeed.retries
 import fastfeed.session
 from fastfeed.backoff import Backoff
@@ -82,6 +83,9 @@ def test_a_thousand_worlds_keep_every_promise_and_meet_everything_there_is() -> 
     spent = {failure.name for failure in Failure if told.hits[f"{failure.name} spent"]}
     assert {failure.name for failure, budget in BUDGETS.items() if budget <= 10} <= spent
     assert set(told.hits) >= TOLD
+    assert told.hits["ledger: pending"] == 0
+    for term in ("delivered", "conflated", "dropped"):
+        assert told.hits[f"ledger: {term}"], term
     for judged in ("live", "quiet", "suspect", "stale"):
         assert told.hits[f"judged {judged}"], judged
     assert told.hits["renewals"]
@@ -110,6 +114,7 @@ real_acked = Book.acked
 real_handle = Session.handle
 real_lost = Book.lost
 real_renew = Session._renew
+real_decode_many = fastfeed.Decoder.decode_many
 
 
 def ack_as_data(book: Book, request_id: int | None, topics: tuple[str, ...]) -> bool:
@@ -138,6 +143,10 @@ def keep_what_is_lost(book: Book) -> list[Any]:
     return lost
 
 
+def lose_the_last(decoder: fastfeed.Decoder, frames: list[bytes]) -> int:
+    return real_decode_many(decoder, frames[:-1])
+
+
 def nothing(*_: Any) -> None:
     return None
 
@@ -154,6 +163,7 @@ BREAKS: dict[str, tuple[object, str, Any, str]] = {
     "a login is waited for without end": (fastfeed.session, "LOGIN_TIMEOUT", 1e9, "not back"),
     "keys are renewed again and again": (Session, "_renew", renew_for_ever, "asks for fresh keys 2 times"),
     "nobody is heard again": (Watch, "heard", nothing, "not back"),
+    "a frame is lost uncounted": (fastfeed.Decoder, "decode_many", lose_the_last, "received .* of"),
     "what is missing is not named": (Book, "silent", property(lambda _: []), "told 0 missing"),
 }
 
