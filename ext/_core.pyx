@@ -45,14 +45,17 @@ from ring cimport (
 )
 from scan cimport FF_PADDING
 from schema cimport (
-    ENCODING_BINARY, ENCODING_MSGPACK, NO_NODE, UNIT_NS, binary, binary_item, binary_part, binary_record, binary_step,
-    program, schema_each, schema_field, schema_hash, schema_key, schema_match, schema_message, schema_node,
+    ENCODING_BINARY, ENCODING_MSGPACK, MATCH_NUMBER, MATCH_STRING, NO_NODE, UNIT_NS, binary, binary_item, binary_part,
+    binary_record, binary_step, program, schema_conditions, schema_each, schema_field, schema_hash, schema_key,
+    schema_match, schema_message, schema_node,
 )
 from slots cimport MALFORMED, slots, slots_close
 from sequence cimport SEQUENCE_CONTIGUOUS, SEQUENCE_LINKED, SEQUENCE_RANGE, SEQUENCE_RISING, sequence
 from splice cimport OVERFLOWED, REPAIRED, TOO_OLD, UNREADABLE, splice_depth, splice_last, splice_trade
 from streams cimport GAPS, SOURCES, gap
-from symbols cimport NO_SYMBOL, symbols, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open
+from symbols cimport (
+    NO_SYMBOL, symbols, symbols_alias, symbols_close, symbols_find, symbols_intern, symbols_key, symbols_open,
+)
 from table cimport (
     table, table_add, table_attach, table_close, table_copy, table_detach, table_drain, table_judge, table_mark,
     table_open, table_pending, table_reader, table_ready,
@@ -218,7 +221,7 @@ cdef class Program:
 
     def __cinit__(
         self, list nodes, list messages, int count, envelope, int channels, bint positional, int encoding, dict records,
-        list plain,
+        list plain, condition, list conditions,
     ):
         cdef program* p = <program*>calloc(1, sizeof(program))
         cdef Py_ssize_t i
@@ -239,6 +242,13 @@ cdef class Program:
         p.messages = <schema_message*>calloc(p.n_compiled, sizeof(schema_message))
         if p.nodes == NULL or p.messages == NULL:
             raise MemoryError
+        p.condition = NO_NODE if condition is None else condition
+        p.conditions = <schema_conditions*>calloc(len(conditions) + 1, sizeof(schema_conditions))
+        if p.conditions == NULL:
+            raise MemoryError
+        for i in range(len(conditions)):
+            p.n_conditions += 1
+            _conditions(&p.conditions[i], conditions[i], self._kept)
         for i in range(p.n_nodes):
             _node(&p.nodes[i], nodes[i], self._kept)
             p.matched[i] = nodes[i]["matched"]
@@ -270,6 +280,9 @@ cdef class Program:
             free(p.binary.parts)
             free(p.binary.records)
             free(p.binary.columns)
+        for i in range(p.n_conditions):
+            free(p.conditions[i].others)
+        free(p.conditions)
         free(p.binary)
         free(p.nodes)
         free(p.messages)
@@ -297,8 +310,33 @@ cdef int _node(schema_node* n, dict source, list kept) except -1:
         n.positions = len(positions)
         for i in range(n.positions):
             n.indexes[i] = NO_NODE if positions[i] is None else positions[i]
+    n.conditions = source["conditions"]
     if source["keys"]:
         _keys(n, source["keys"], kept)
+    return 0
+
+
+cdef int _conditions(schema_conditions* c, tuple source, list kept) except -1:
+    """Of (whether texts are read byte by byte, the conditions that leave the last price alone)."""
+    cdef schema_match* other
+    cdef tuple found
+    c.chars, found = source
+    c.others = <schema_match*>calloc(len(found), sizeof(schema_match))
+    if c.others == NULL:
+        raise MemoryError
+    for one in found:
+        if isinstance(one, bytes) and len(one) == 1:
+            c.letters[one[0] >> 6] |= <uint64_t>1 << (one[0] & 63)
+            continue
+        other = &c.others[c.n_others]
+        c.n_others += 1
+        if isinstance(one, bytes):
+            other.type = MATCH_STRING
+            other.text = _text(kept, one)
+            other.size = len(one)
+        else:
+            other.type = MATCH_NUMBER
+            other.number = one
     return 0
 
 
@@ -361,6 +399,9 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
     if source["null"]:
         m.null_text = _text(kept, b"".join(text + b"\0" for text in source["null"]))
         m.null_texts = len(source["null"])
+    m.conditions = source["conditions"]
+    m.shares = source["shares"]
+    m.counts = source["counts"]
     m.matches = <schema_match*>calloc(len(matches) + 1, sizeof(schema_match))
     m.fields = <schema_field*>calloc(len(fields) + 1, sizeof(schema_field))
     m.each = <schema_each*>calloc(len(each) + 1, sizeof(schema_each))
@@ -374,7 +415,7 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
     for i in range(m.n_fields):
         m.fields[i].node, m.fields[i].field, m.fields[i].action = fields[i]
         m.plain = m.plain and m.fields[i].field != FIELD_SIDE and (m.time_scale or m.fields[i].field != FIELD_TIME)
-    m.straight = m.plain and m.kind == FF_QUOTE and m.rule == SEQUENCE_RISING
+    m.straight = m.plain and m.kind == FF_QUOTE and m.rule == SEQUENCE_RISING and not m.shares
     for i in range(m.n_each):
         m.each[i].node, m.each[i].root = each[i]
     return 0
@@ -1187,6 +1228,28 @@ cdef class Decoder:
             raise ConfigError(f"no row for symbol {symbol!r}: {why}")
         return symbol_id
 
+    def add_alias(self, str text not None, str symbol not None):
+        """Another spelling of a symbol that messages may have: from now on it leads to the same row; its id.
+
+        The symbol is given a row if it has none yet. ConfigError if the text is empty, a symbol of its own already, or
+        an alias of another one, and if there are as many aliases as `max_symbols` less one.
+        """
+        cdef _Name name = _Name()
+        cdef symbols* s = <symbols*>self.prices._symbols
+        cdef uint32_t symbol_id = self.add_symbol(symbol)
+        cdef uint32_t found
+        name.set(text)
+        with cython.critical_section(self.prices):
+            found = symbols_alias(s, name.text, name.size, symbol_id)
+        if found == NO_SYMBOL:
+            why = f"there are {s.limit - 1} already, raise max_symbols" if text else "it is empty"
+            raise ConfigError(f"no alias {text!r} of {symbol!r}: {why}")
+        if found != symbol_id:
+            other = self.prices.symbols[found]
+            what = "is a symbol of its own" if other == text else f"stands for {other!r}"
+            raise ConfigError(f"no alias {text!r} of {symbol!r}: it {what} already; give one a feed of its own")
+        return symbol_id
+
     def connected(self, uint16_t source=0):
         """A new connection begins: sequences that count per connection start anew."""
         cdef decoder* d = <decoder*>self._decoder
@@ -1211,8 +1274,11 @@ cdef class Decoder:
         for i in range(since, count):
             with cython.critical_section(self.prices):
                 g = d.streams.log[i % GAPS]
-            channel = self.schema.channels[g.channel]
-            found.append(Gap(channel, self.prices.symbols[g.symbol_id], g.first, g.last, g.recv_ns))
+            if g.symbol_id == NO_SYMBOL:
+                channel, symbol = "", ""
+            else:
+                channel, symbol = self.schema.channels[g.channel], self.prices.symbols[g.symbol_id]
+            found.append(Gap(channel, symbol, g.first, g.last, g.recv_ns))
         return found
 
     def stats(self):

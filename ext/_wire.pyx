@@ -4,14 +4,19 @@
 
 The only compiled module that touches picows; of its pxd it uses WSListener and the frame's plain fields (its vtable may
 change under us), the transport goes through Python. What picows leaves open is done here: fragments, reserved bits,
-opcode order, UTF-8, PING, CLOSE, message size. No reconnecting, no subscriptions, no logging.
+opcode order, UTF-8, PING, CLOSE, message size, permessage-deflate. No reconnecting, no subscriptions, no logging.
 """
+
+import re
+import zlib
 
 from picows import WSCloseCode as CloseCode
 from picows import WSMsgType as MsgType
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
@@ -25,6 +30,26 @@ cdef enum:
     VERDICT_DATA = 2
     VERDICT_MALFORMED = 3
     NO_CODE = -1         # a CLOSE without a code
+
+
+OFFER = "permessage-deflate; client_max_window_bits"
+_PARAMETER = re.compile(r'(?:server|client)_(?:no_context_takeover|max_window_bits=(?:"?)(?:8|9|1[0-5])"?)')
+
+
+def agreed(answer):
+    """Whether the server's Sec-WebSocket-Extensions accepts our `OFFER`, and whether it starts every message anew.
+
+    Two booleans; None for the header means no. Raises ValueError for an answer to something that was not offered.
+    What it says of window sizes needs no heed: the largest window reads all, and what we send is not compressed.
+    """
+    if answer is None or not answer.strip():
+        return False, False
+    name, *parameters = ["".join(part.split()) for part in answer.split(";")]
+    keys = [parameter.partition("=")[0] for parameter in parameters]
+    known = all(_PARAMETER.fullmatch(parameter) for parameter in parameters)
+    if name != "permessage-deflate" or not known or len(set(keys)) != len(keys):
+        raise ValueError(f"the server answered {answer!r} to the extension offered, {OFFER!r}")
+    return True, "server_no_context_takeover" in keys
 
 
 cdef class Wire(WSListener):
@@ -43,6 +68,9 @@ cdef class Wire(WSListener):
     cdef Py_ssize_t _parts_room
     cdef bint _fragmented
     cdef bint _text           # the unfinished message is TEXT
+    cdef bint _deflated       # and compressed
+    cdef object _inflater     # of compressed messages; None: not negotiated
+    cdef bint _anew           # every message is compressed by itself
     cdef bint _reading        # inside a socket read: its times are taken
     cdef bint _ticked
     cdef bint _dead           # closed by either side: what still arrives is ignored
@@ -64,6 +92,11 @@ cdef class Wire(WSListener):
 
     def __dealloc__(self):
         free(self._parts)
+
+    def inflate(self, *, bint anew):
+        """Before the first frame: compressed messages may come (RFC 7692). `anew`: each is compressed by itself."""
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._anew = anew
 
     # ---- what the feed may do ----
 
@@ -118,8 +151,8 @@ cdef class Wire(WSListener):
             self._decoder.clock.now(&self.last_read_mono_ns, &self._recv_ns)
         self.frames_received += 1
         self.bytes_received += frame.payload_size
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._shut(1002, "a reserved bit is set, but no extension was negotiated")
+        if frame.rsv2 or frame.rsv3 or (frame.rsv1 and not self._may_be_deflated(frame)):
+            self._shut(1002, "a reserved bit is set that no negotiated extension uses")
         elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.BINARY:
             self._begin(frame)
         elif frame.msg_type == WSMsgType.CONTINUATION:
@@ -131,14 +164,22 @@ cdef class Wire(WSListener):
 
     # ---- messages ----
 
+    cdef bint _may_be_deflated(self, WSFrame frame) noexcept:
+        """Only the first frame of a message says that it is."""
+        return self._inflater is not None and (
+            frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.BINARY)
+
     cdef int _begin(self, WSFrame frame) except -1:
         if self._fragmented:
             self._shut(1002, "a new message began before the fragmented one ended")
+        elif frame.fin and frame.rsv1:
+            self._inflated(frame.payload_ptr, frame.payload_size, frame.msg_type == WSMsgType.TEXT)
         elif frame.fin:
             self._message(frame.payload_ptr, frame.payload_size, frame.tail_size, frame.msg_type == WSMsgType.TEXT)
         else:
             self._fragmented = True
             self._text = frame.msg_type == WSMsgType.TEXT
+            self._deflated = frame.rsv1
             self._parts_size = 0
             self._append(frame)
         return 0
@@ -148,8 +189,45 @@ cdef class Wire(WSListener):
             self._shut(1002, "a continuation of no message")
         elif self._append(frame) and frame.fin:
             self._fragmented = False
-            self._message(self._parts, self._parts_size, PADDING, self._text)
+            if self._deflated:
+                self._inflated(self._parts, self._parts_size, self._text)
+            else:
+                self._message(self._parts, self._parts_size, PADDING, self._text)
         return 0
+
+    cdef int _inflated(self, char* payload, Py_ssize_t size, bint text) except -1:
+        """Decode one compressed message, unless it is too large or none."""
+        cdef bytes message
+        try:
+            message = self._inflate(PyMemoryView_FromMemory(payload, size, PyBUF_READ))
+        except zlib.error as error:
+            self._shut(1007, f"a message that cannot be inflated: {error}")
+            return 0
+        if message is None:
+            self._shut(1009, f"a message of more than {self._max_message} bytes")
+            return 0
+        return self._message(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), 0, text)
+
+    cdef bytes _inflate(self, payload):
+        """What a message is, inflated; None if that is more than a message may be."""
+        cdef bytes found = b""
+        cdef object rest
+        cdef int ends = 0
+        if self._anew:
+            self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        for part in (payload, b"\0\0\xff\xff"):  # the sender has cut this end off
+            rest = part
+            while len(rest):
+                found += self._inflater.decompress(rest, self._max_message + 1 - len(found))
+                if len(found) > self._max_message:
+                    return None
+                rest = self._inflater.unused_data
+                if self._inflater.eof:  # a block may say that it is the last: what follows begins afresh
+                    ends += 1
+                    if ends > 1:
+                        raise zlib.error("more than one last block")
+                    self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        return found
 
     cdef bint _append(self, WSFrame frame) except -1:
         """Add a fragment to the one reused buffer, which keeps the decoder's padding behind it."""

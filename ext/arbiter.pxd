@@ -48,6 +48,10 @@ cdef struct lane:     # one stream of one symbol
     uint32_t season   # the arbitration it was last touched in
     uint32_t lead_set
     uint32_t next     # in the list of lanes with holes: index + 1
+    uint32_t serial   # these four are of the message judged last, if elements share its number
+    uint8_t verdict
+    uint8_t flags
+    int64_t judged
     int64_t floor
     int64_t reach[2]  # the number it has to reach
     int64_t heard_ns[2]

@@ -9,7 +9,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 
 from layout cimport FIELD_ASKS, FIELD_BIDS, FIELD_SEQ, FIELD_SYMBOL, ff_fields
 from message cimport (
-    message_at, message_close, message_find, message_number, message_open, message_put, message_take,
+    message_at, message_close, message_count, message_find, message_number, message_open, message_put, message_take,
 )
 from number cimport number_big, number_decimal, number_little, number_real, number_scaled, number_signed
 from scan cimport scan_text_fault
@@ -251,12 +251,15 @@ cdef inline int binary_message(
         return UNKNOWN
     if j.program.messages[i].kind == FF_CONTROL:
         slots_control(j, start, end)
+        message_count(j, <uint16_t>i, simd)
         return CONTROL
     if j.program.messages[i].n_each:
         taken = binary_each(j, r, <uint16_t>i, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
     if taken:
+        if j.n_fields == before:
+            message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
     return UNKNOWN

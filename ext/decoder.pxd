@@ -26,10 +26,10 @@ from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_con
 from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_of, streams_open,
 )
-from symbols cimport NO_SYMBOL, symbols, symbols_intern, symbols_key, symbols_known
+from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
 from table cimport table, table_add, table_mark_put, table_put, table_quote
 from tick cimport *
-from watch cimport watch, watch_close, watch_commit
+from watch cimport watch, watch_close, watch_commit, watch_end_shared
 
 
 cdef extern from "math.h" nogil:
@@ -68,6 +68,9 @@ cdef struct decoder:
     uint64_t predicted
     char refused_name[64]
     uint32_t refused_size
+    # decoder_count and decoder_end_shared; through pointers, so that what is rare is not compiled into what is hot
+    void (*count)(decoder* d, const ff_fields* f, int64_t recv_ns, uint16_t source) noexcept nogil
+    void (*end_shared)(decoder* d, int64_t recv_ns, int64_t mono_ns) noexcept nogil
     layout_choice kernel
     bint simd                 # the parser's kernel: false for the scalar one
 
@@ -81,6 +84,8 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.ring = r
     d.liveness = l
     d.credit = CREDIT
+    d.count = decoder_count
+    d.end_shared = decoder_end_shared
     d.watch.program = p
     d.watch.table = t
     d.watch.ring = r
@@ -142,13 +147,23 @@ cdef inline int decoder_sequence(
     cdef int verdict
     if not streams_numbers(m, f, last, &n):
         return IN_ORDER
-    verdict = streams_check(&d.streams, s, m, &n, symbol_id, recv_ns)
-    if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION:
+    verdict = streams_check(&d.streams, s, m, f, &n, symbol_id, recv_ns)
+    if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION and last < n.seq:
         # Taken back: the longer way finds the gap again, and this message is the first that waits behind it.
         s.last = last
+        s.serial = 0
         d.streams.n_gaps -= 1
         d.watch.on = True
     return verdict
+
+
+cdef inline void decoder_count(decoder* d, const ff_fields* f, int64_t recv_ns, uint16_t source) noexcept nogil:
+    """A message without ticks takes its place among those of its connection."""
+    cdef const schema_message* m = &d.program.messages[f.message]
+    cdef sequence* s = streams_at(&d.streams, m, NO_SYMBOL, source)
+    cdef numbers n
+    if streams_numbers(m, f, s.last, &n):
+        streams_check(&d.streams, s, m, f, &n, NO_SYMBOL, recv_ns)
 
 
 cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
@@ -235,8 +250,7 @@ cdef inline void decoder_prices(decoder* d, const ff_fields* f, ff_tick* k) noex
     if k.kind == FF_BAR:
         decoder_bar(d, f, k)
         return
-    if f.sell:
-        k.flags |= FF_SELL
+    k.flags |= f.flags
     d.ticks += 1
     if ring_followed(d.ring):
         ring_publish(d.ring, k)
@@ -287,7 +301,6 @@ cdef inline const schema_message* decoder_predict(
     if not m.plain or f.time_text != NULL or f.symbol_size == 0:
         return m if message_finish(&d.slots, m, f, simd) else NULL
     # what message_finish comes to for a plain message
-    f.sell = False
     f.event_ns = 0
     if f.present & (1 << FIELD_TIME):
         if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
@@ -373,6 +386,7 @@ cdef inline int decoder_settle(
         d.slots.n_controls = 0
         d.malformed += 1
         return MALFORMED
+    d.streams.before = <uint32_t>d.messages
     d.messages += d.slots.messages
     if verdict == DATA:
         d.data += 1
@@ -381,8 +395,27 @@ cdef inline int decoder_settle(
     else:
         d.unknown += 1
     for i in range(d.slots.n_fields):
-        decoder_commit(d, d.slots.fields + i, False, recv_ns, mono_ns, source)
+        if d.slots.fields[i].counts:
+            d.count(d, d.slots.fields + i, recv_ns, source)
+        else:
+            decoder_commit(d, d.slots.fields + i, False, recv_ns, mono_ns, source)
+    if d.watch.on:
+        d.end_shared(d, recv_ns, mono_ns)
     return verdict
+
+
+cdef inline void decoder_end_shared(decoder* d, int64_t recv_ns, int64_t mono_ns) noexcept nogil:
+    """The frame's messages whose elements share a number are complete."""
+    cdef const ff_fields* f
+    cdef const schema_message* m
+    cdef uint32_t i, symbol_id
+    for i in range(d.slots.n_fields):
+        f = d.slots.fields + i
+        m = &d.program.messages[f.message]
+        if m.shares and not f.counts:
+            symbol_id = symbols_find(d.symbols, f.symbol, f.symbol_size)
+            if symbol_id != NO_SYMBOL:
+                watch_end_shared(&d.watch, m, symbol_id, recv_ns, mono_ns)
 
 
 cdef inline void decoder_predicted(decoder* d) noexcept nogil:

@@ -13,11 +13,13 @@ from layout cimport (
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_arrange,
     layout_step,
 )
-from message cimport message_at, message_find, message_is_array, message_price, message_take
+from message cimport (
+    message_at, message_count, message_find, message_is_array, message_judge, message_price, message_take,
+)
 from scan cimport scan_bare, scan_integer, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
 from schema cimport *
 from slots cimport *
-from tick cimport FF_CONTROL, FF_LEVEL
+from tick cimport FF_CONTROL, FF_LEVEL, FF_NOT_LAST
 
 
 cdef enum:
@@ -166,6 +168,8 @@ cdef inline const char* json_value(slots* j, const char* p, uint32_t node, int d
         s.start = p
         if node != NO_NODE and j.program.nodes[node].levels:
             return json_levels(j, p, s, depth + 1, simd)
+        if node != NO_NODE and j.program.nodes[node].conditions:
+            return json_conditions(j, p, s, depth + 1, simd)
         return json_array(j, p, node, depth + 1, simd)
     return json_scalar(j, p, s, simd)
 
@@ -217,6 +221,29 @@ cdef inline const char* json_levels(slots* j, const char* p, slot* s, int depth,
     return p + 1
 
 
+cdef inline const char* json_conditions(slots* j, const char* p, slot* s, int depth, bint simd) noexcept nogil:
+    """A list of trade conditions, judged in the same pass. It is not traced, and so literal text of a layout."""
+    cdef uint32_t one = j.program.condition
+    cdef uint32_t traced = j.traced
+    cdef uint64_t found = 0
+    if depth > JSON_DEPTH:
+        return json_fail(j, p)
+    p = scan_space(p + 1)
+    while p[0] != b"]":
+        slots_forget(j, one, one + 1)
+        p = json_value(j, p, one, depth, simd)
+        if p == NULL:
+            return NULL
+        found |= message_judge(j, j.program.nodes[s.node].conditions, &j.slots[one])
+        p = json_next(j, p, b"]")
+        if p == NULL:
+            return NULL
+    s.type = SLOT_CONDITIONS
+    s.value.unsigned = found
+    j.traced = traced
+    return p + 1
+
+
 cdef inline bint json_each(slots* j, uint16_t message, uint32_t link, bint simd) noexcept nogil:
     """Every element of an array (already validated) through the message; False makes the whole message unknown."""
     cdef const schema_message* m = &j.program.messages[message]
@@ -255,12 +282,15 @@ cdef inline int json_message(slots* j, const char* start, const char* end, uint1
         return UNKNOWN
     if j.program.messages[i].kind == FF_CONTROL:
         slots_control(j, start, end)
+        message_count(j, <uint16_t>i, simd)
         return CONTROL
     if j.program.messages[i].n_each:
         taken = json_each(j, <uint16_t>i, 0, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
     if taken:
+        if j.n_fields == before:
+            message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
     return UNKNOWN
@@ -355,11 +385,11 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
         known = s.node != NO_NODE
         if s.type == SLOT_NULL:
             continue  # stays literal text, as the null bits of the layout do
-        if known and j.program.matched[s.node]:
+        if known and (j.program.matched[s.node] or j.program.nodes[s.node].conditions):
             for k in range(m.n_fields):
-                if m.fields[k].node == s.node:
+                if m.fields[k].node == s.node and m.fields[k].action != TAKE_CONDITIONS:
                     return False  # taken as well as matched
-            continue  # stays literal text: it decides what the message is
+            continue  # stays literal text: it decides what the message is, or whether its price is the last
         if not layout_literal(l, mark, s.start):
             return False
         step = &l.step[l.steps - 1]
@@ -405,6 +435,7 @@ cdef inline bint json_learn(const slots* j, const char* p, const char* end, layo
     l.message = f.message
     l.present = f.present
     l.null = f.null
+    l.flags = f.flags & FF_NOT_LAST
     if not layout_literal(l, mark, end):
         return False
     layout_arrange(l)

@@ -26,10 +26,12 @@ typedef struct ff_fields {
     uint32_t side_size;
     uint32_t level[2];       /* bids, asks: where they begin in the parser's level store */
     uint32_t levels[2];      /* and how many they are */
+    uint32_t ordinal;        /* which message of its frame it is of */
     uint16_t present;        /* bit per FIELD_*: has a value */
     uint16_t null;           /* bit per FIELD_*: explicitly has none */
     uint16_t message;        /* index into the program's messages */
-    uint8_t sell;            /* the side, once known to mean that the aggressor sold */
+    uint8_t flags;           /* FF_NOT_LAST by the conditions; once the side is known, FF_SELL if the aggressor sold */
+    uint8_t counts;          /* it makes no tick, and only moves the numbers of its connection */
     uint8_t keyed;           /* a layout told `key`, of the symbol as it stands in the frame */
     uint64_t key[2];         /* its last sixteen bytes, zeros before them */
 } ff_fields;
@@ -82,6 +84,7 @@ typedef struct layout {
     uint16_t message;
     uint16_t present;
     uint16_t null;
+    uint8_t flags;            /* of the conditions, which are literal */
     uint8_t commas;           /* of a frame of this layout; 255: it cannot be run by places */
     uint8_t early;            /* a vector of the frame it was learned from began before that */
     uint8_t padded;           /* a text of it is read with wide loads later: the frame must be padded */
@@ -188,6 +191,7 @@ typedef int (*layout_kernel)(layout_set *s, const char *p, const char *end, uint
 static inline int layout_hit(layout_set *s, layout *l, uint32_t commas, ff_fields *f) {
     f->present = l->present;
     f->null = l->null;
+    f->flags = l->flags;
     f->message = l->message;
     l->used = 1;
     s->likely[commas] = l;

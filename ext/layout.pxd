@@ -24,10 +24,12 @@ cdef extern from "layout.h" nogil:
         uint32_t side_size
         uint32_t level[2]
         uint32_t levels[2]
+        uint32_t ordinal
         uint16_t present
         uint16_t null
         uint16_t message
-        uint8_t sell
+        uint8_t flags
+        uint8_t counts
         uint8_t keyed
         uint64_t key[2]
     ctypedef struct layout_step:
@@ -44,6 +46,7 @@ cdef extern from "layout.h" nogil:
         uint16_t message
         uint16_t present
         uint16_t null
+        uint8_t flags
         uint8_t padded
     ctypedef struct layout_set:
         uint32_t count

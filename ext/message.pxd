@@ -11,6 +11,7 @@ from number cimport number_spell
 from scan cimport scan_integer, scan_iso, scan_price, scan_unescape
 from schema cimport *
 from slots cimport *
+from tick cimport FF_NOT_LAST, FF_SELL
 
 
 cdef inline bint message_string(slots* j, const slot* s, const char** text, uint32_t* size) noexcept nogil:
@@ -297,6 +298,7 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
 
     Runs after a parse and after a layout alike.
     """
+    cdef bint is_sell
     if not f.present & (1 << FIELD_SYMBOL) or f.symbol_size == 0:
         if j.given == NULL:
             return False
@@ -315,19 +317,78 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
             f.event_ns = f.integer[3] * m.time_scale
         elif not message_time_whole(f.integer[3], m.unit, &f.event_ns):
             return False
-    f.sell = False
     if f.present & (1 << FIELD_SIDE):
         if m.sell != NULL:
-            f.sell = (
+            is_sell = (
                 f.side_text != NULL
                 and f.side_size == m.sell_size
                 and memcmp(f.side_text, m.sell, m.sell_size) == 0
             )
         elif f.side_text == NULL:
-            f.sell = f.side_size == 1
+            is_sell = f.side_size == 1
         else:
-            f.sell = f.side_size > 0 and (f.side_text[0] | 32) == b"s"
+            is_sell = f.side_size > 0 and (f.side_text[0] | 32) == b"s"
+        f.flags |= FF_SELL if is_sell else 0
     return True
+
+
+cdef inline int message_condition(slots* j, const schema_conditions* c, const slot* s) noexcept nogil:
+    """Is this condition in the set? -1 if it is none."""
+    cdef const char* text
+    cdef const schema_match* other
+    cdef uint32_t i, size
+    cdef double number
+    cdef bint is_number = True
+    cdef uint8_t byte
+    if s.type == SLOT_STRING or s.type == SLOT_ESCAPED:
+        if not message_string(j, s, &text, &size):
+            return -1
+        if c.chars or size == 1:
+            for i in range(size):
+                byte = <uint8_t>text[i]
+                if c.letters[byte >> 6] >> (byte & 63) & 1:
+                    return 1
+            return 0
+        is_number = False
+    elif s.type == SLOT_NUMBER:
+        if not scan_price(s.start, s.size, &number, False):
+            return -1
+    elif s.type == SLOT_NULL:
+        return 0
+    elif not message_number(s, &number):
+        return -1
+    for i in range(c.n_others):
+        other = &c.others[i]
+        if is_number:
+            if other.type == MATCH_NUMBER and other.number == number:
+                return 1
+        elif other.type == MATCH_STRING and other.size == size and memcmp(other.text, text, size) == 0:
+            return 1
+    return 0
+
+
+cdef inline uint64_t message_judge(slots* j, uint32_t sets, const slot* s) noexcept nogil:
+    """In which of these sets a condition is, one bit each; NOT_CONDITION if it is none."""
+    cdef uint64_t found = 0
+    cdef uint32_t i = 0
+    cdef int one
+    while i < 32 and sets >> i:
+        if sets >> i & 1:
+            one = message_condition(j, &j.program.conditions[i], s)
+            found |= NOT_CONDITION if one < 0 else <uint64_t>one << i
+        i += 1
+    return found
+
+
+cdef inline bint message_conditions(slots* j, const schema_message* m, const slot* s, ff_fields* f) noexcept nogil:
+    """A trade's conditions, a list or one alone; False if one is neither text nor number."""
+    cdef uint64_t found
+    if s.type == SLOT_CONDITIONS:
+        found = s.value.unsigned
+    else:
+        found = message_judge(j, <uint32_t>1 << m.conditions, s)
+    f.flags |= FF_NOT_LAST if found >> m.conditions & 1 else 0
+    return not found & NOT_CONDITION
 
 
 cdef inline bint message_put(
@@ -341,7 +402,9 @@ cdef inline bint message_put(
     if s.type == SLOT_NULL:
         f.null |= bit
         return True
-    if want.action == TAKE_LEVELS:
+    if want.action >= TAKE_LEVELS:
+        if want.action == TAKE_CONDITIONS:
+            return message_conditions(j, m, s, f)
         if s.type != SLOT_LEVELS:
             return False
         f.level[want.field - FIELD_BIDS] = s.level
@@ -387,6 +450,8 @@ cdef inline ff_fields* message_open(slots* j, uint16_t message) noexcept nogil:
     f.message = message
     f.present = 0
     f.null = 0
+    f.flags = 0
+    f.counts = False
     f.levels[0] = 0
     f.levels[1] = 0
     return f
@@ -400,8 +465,28 @@ cdef inline bint message_close(
         return False
     if event_ns:
         f.event_ns = event_ns
+    f.ordinal = j.messages
     j.n_fields += 1
     return True
+
+
+cdef inline void message_count(slots* j, uint16_t message, bint simd) noexcept nogil:
+    """A message that makes no tick moves the numbers of its connection, if its own can be read."""
+    cdef const schema_message* m = &j.program.messages[message]
+    cdef ff_fields* f = message_open(j, message) if m.counts else NULL
+    cdef const slot* s
+    cdef uint32_t i
+    cdef int64_t event_ns = 0
+    if f == NULL:
+        return
+    for i in range(m.n_fields):
+        s = message_at(j, m.fields[i].node) if m.fields[i].field == FIELD_SEQ else NULL
+        if s != NULL and not message_put(j, m, &m.fields[i], s, f, &event_ns, simd):
+            return
+    f.counts = True
+    f.event_ns = 0
+    f.ordinal = j.messages
+    j.n_fields += 1
 
 
 cdef inline bint message_take(slots* j, uint16_t message, bint simd) noexcept nogil:

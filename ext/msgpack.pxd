@@ -9,7 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
 from message cimport (
-    message_at, message_close, message_find, message_is_array, message_open, message_price, message_put, message_take,
+    message_at, message_close, message_count, message_find, message_is_array, message_judge, message_open,
+    message_price, message_put, message_take,
 )
 from number cimport number_big, number_real, number_signed
 from scan cimport scan_load8, scan_text_fault
@@ -231,10 +232,13 @@ cdef inline const char* msgpack_value(
             q = msgpack_map(j, q, end, h.value, node, depth + 1, simd)
         elif node != NO_NODE and j.program.nodes[node].levels:
             q = msgpack_levels(j, q, end, h.value, s, depth + 1, simd)
+        elif node != NO_NODE and j.program.nodes[node].conditions:
+            j.trace = NULL
+            q = msgpack_conditions(j, q, end, h.value, s, depth + 1, simd)
         else:
             q = msgpack_array(j, q, end, h.value, node, depth + 1, simd)
         j.trace = trace
-        if node != NO_NODE:
+        if node != NO_NODE and s.type != SLOT_CONDITIONS:
             return q
     if trace != NULL and q != NULL:
         if j.traced < LAYOUT_STEPS:
@@ -328,6 +332,25 @@ cdef inline const char* msgpack_levels(
     return p
 
 
+cdef inline const char* msgpack_conditions(
+    slots* j, const char* p, const char* end, uint64_t count, slot* s, int depth, bint simd
+) noexcept nogil:
+    """A list of trade conditions, judged in the same pass."""
+    cdef uint32_t one = j.program.condition
+    cdef uint64_t _i, found = 0
+    if depth > MSGPACK_DEPTH:
+        return msgpack_fail(j, p)
+    for _i in range(count):
+        slots_forget(j, one, one + 1)
+        p = msgpack_value(j, p, end, one, depth, simd)
+        if p == NULL:
+            return NULL
+        found |= message_judge(j, j.program.nodes[s.node].conditions, &j.slots[one])
+    s.type = SLOT_CONDITIONS
+    s.value.unsigned = found
+    return p
+
+
 # ---- messages ----
 
 cdef inline bint msgpack_each(slots* j, uint16_t message, uint32_t link, const char* end, bint simd) noexcept nogil:
@@ -369,12 +392,15 @@ cdef inline int msgpack_message(
         return UNKNOWN
     if j.program.messages[i].kind == FF_CONTROL:
         slots_control(j, start, end)
+        message_count(j, <uint16_t>i, simd)
         return CONTROL
     if j.program.messages[i].n_each:
         taken = msgpack_each(j, <uint16_t>i, 0, frame_end, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
     if taken:
+        if j.n_fields == before:
+            message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
     return UNKNOWN
@@ -435,14 +461,16 @@ cdef inline bint msgpack_learn(
                 want = &m.fields[k]
         if s.node != NO_NODE and j.program.matched[s.node]:
             if want != NULL:
-                return False
+                return False  # taken as well as matched
             continue
         if not msgpack_literal(plan, mark, s.start):
             return False
         mark = s.start + s.size
         step = &plan.step[plan.steps - 1]
         step.want = want
-        step.action = PLAN_SKIP if s.node == NO_NODE else PLAN_SCALAR
+        step.action = PLAN_SCALAR
+        if s.node == NO_NODE or j.program.nodes[s.node].conditions:
+            step.action = PLAN_SKIP
         if want != NULL:
             step.action = PLAN_TAKE
             step.field = want.field
@@ -488,7 +516,7 @@ cdef inline const char* msgpack_run(
         elif code == 0xCB and step.action != PLAN_TAKE:
             p += 9
         elif (code < 0x80 or 0xCC <= code <= 0xCF) and (
-            step.action != PLAN_TAKE or step.take != TAKE_TEXT or step.field == FIELD_TIME
+            step.action != PLAN_TAKE or step.take < TAKE_TEXT or step.field == FIELD_TIME
         ):
             whole = code
             if code >= 0x80:
@@ -519,9 +547,15 @@ cdef inline const char* msgpack_run(
                 return NULL
         else:
             q = msgpack_open(j, p, end, &h)
-            if q == NULL or h.sort >= SORT_ARRAY:
+            if q == NULL:
                 return NULL
-            p = msgpack_scalar(j, p, q, end, &h, &s, step.want != NULL)
+            if h.sort < SORT_ARRAY:
+                p = msgpack_scalar(j, p, q, end, &h, &s, step.want != NULL)
+            elif h.sort == SORT_ARRAY and step.want != NULL and step.take == TAKE_CONDITIONS:
+                p = msgpack_value(j, p, end, step.want.node, PLAN_ROOM, simd)
+                s = j.slots[step.want.node]
+            else:
+                return NULL
             if p == NULL:
                 return NULL
             if step.want != NULL and not message_put(j, m, step.want, &s, f, &event_ns, simd):

@@ -19,7 +19,7 @@ cdef enum match_type:
     MATCH_STRING, MATCH_NUMBER, MATCH_TRUE, MATCH_FALSE, MATCH_NULL, MATCH_MISSING, MATCH_PRESENT
 
 cdef enum field_action:
-    TAKE_PRICE, TAKE_INTEGER, TAKE_TEXT, TAKE_LEVELS
+    TAKE_PRICE, TAKE_INTEGER, TAKE_TEXT, TAKE_LEVELS, TAKE_CONDITIONS
 
 cdef enum time_unit:
     UNIT_S, UNIT_MS, UNIT_US, UNIT_NS, UNIT_AUTO, UNIT_ISO
@@ -47,6 +47,7 @@ cdef enum:
     NO_REGISTER = 0xFF
     NO_FIELD = 0xFF
     NO_MESSAGE = 0xFFFF
+    NOT_CONDITION = 0x80000000  # beside the bits of the sets: it is neither text nor number
 
 cdef struct schema_key:
     uint64_t head      # the key's first eight bytes, zero padded
@@ -54,6 +55,19 @@ cdef struct schema_key:
     const char* text
     uint32_t size
     uint16_t node
+
+cdef struct schema_match:
+    uint16_t node    # NO_NODE: not to be found here
+    uint8_t type
+    const char* text
+    uint32_t size
+    double number
+
+cdef struct schema_conditions:  # of trades that leave the last price alone
+    uint64_t letters[4]  # texts of one byte, a bit each
+    schema_match* others  # longer texts, and numbers
+    uint16_t n_others
+    bint chars           # every byte of a text is a condition
 
 cdef struct schema_node:
     schema_key* keys     # perfect hash table; NULL where no key is known
@@ -64,16 +78,10 @@ cdef struct schema_node:
     uint16_t level_price
     uint16_t level_size
     bint level_pairs     # a level is [price, size, ...]
+    uint32_t conditions  # an array here is a list of them: the sets that messages compare them with, one bit each
     uint16_t* indexes    # children by position; NO_NODE where not known
     uint16_t positions
     uint16_t end         # one past the last node of this subtree
-
-cdef struct schema_match:
-    uint16_t node    # NO_NODE: not to be found here
-    uint8_t type
-    const char* text
-    uint32_t size
-    double number
 
 cdef struct schema_field:
     uint16_t node
@@ -92,7 +100,7 @@ cdef struct schema_message:
     uint16_t n_fields
     uint16_t n_each
     uint8_t kind         # FF_QUOTE ... or FF_CONTROL; FF_LEVEL for depth
-    uint8_t flags        # FF_SNAPSHOT
+    uint8_t flags        # FF_SNAPSHOT, FF_NOT_LAST
     uint8_t rule         # SEQUENCE_*
     uint8_t channel
     uint8_t stream       # sequence state it keeps per symbol
@@ -107,6 +115,9 @@ cdef struct schema_message:
     uint32_t sell_size
     const char* null_text  # strings that mean "explicitly no value", each ended by a NUL
     uint32_t null_texts
+    uint8_t conditions   # of TAKE_CONDITIONS: its set
+    bint shares          # its number is the message's, its ticks are the elements of an array
+    bint counts          # it moves the numbers of its connection even if it makes no tick
 
 cdef struct binary_item:
     uint8_t type            # ITEM_*
@@ -190,6 +201,9 @@ cdef struct program:
     binary* binary       # of ENCODING_BINARY
     const char* plain    # texts that are no JSON but control, each ended by a NUL
     uint32_t plains
+    uint16_t condition   # the node of one in a list, or NO_NODE
+    schema_conditions* conditions  # sets of them
+    uint16_t n_conditions
 
 
 cdef inline uint64_t schema_hash(uint64_t head, uint64_t tail, uint32_t size) noexcept nogil:

@@ -24,9 +24,12 @@ cdef enum:
 
 cdef struct sequence:
     int64_t last
-    int64_t below  # the last number seen below `last`
-    uint32_t run   # how many of those in a row have risen
-    bint known     # false until the first message
+    int64_t below     # the last number seen below `last`
+    int64_t judged    # these three are of the message judged last, if elements share its number
+    uint32_t serial   # which one it is
+    uint8_t verdict
+    uint8_t run       # how many of those below in a row have risen
+    uint8_t known     # false until the first message
 
 
 cdef inline bint sequence_rises(sequence* s, int64_t seq) noexcept nogil:
@@ -60,7 +63,7 @@ cdef inline int sequence_check(sequence* s, uint8_t rule, int64_t first, int64_t
             return IN_ORDER if prev <= last else GAP
         return IN_ORDER
     if seq < last:
-        s.run = s.run + 1 if s.run and seq > s.below else 1
+        s.run = <uint8_t>(s.run + 1) if s.run and seq > s.below else 1
         s.below = seq
         if s.run == RESET_RUN:
             s.last = seq

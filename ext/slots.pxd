@@ -18,6 +18,7 @@ cdef enum slot_type:
     SLOT_OBJECT, SLOT_ARRAY, SLOT_LEVELS, SLOT_BAD
     SLOT_INTEGER, SLOT_UNSIGNED, SLOT_REAL, SLOT_TIME  # not text: their value is in `value`
     SLOT_OPAQUE  # something that no field can be
+    SLOT_CONDITIONS  # an array of trade conditions: what they come to is in `value`
 
 cdef enum verdict:  # of a frame or message; the higher one names the frame
     UNKNOWN = 0

@@ -3,7 +3,7 @@
 One connection's view; two legs are weighed in `arbiter`. Knows no prices and decides nothing about them.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -40,6 +40,7 @@ cdef struct streams:
     uint64_t n_gaps
     uint64_t duplicates
     uint64_t resets
+    uint32_t before     # messages before this frame
 
 
 cdef inline bint streams_open(streams* t, uint32_t symbols, uint16_t count) noexcept nogil:
@@ -97,11 +98,19 @@ cdef inline sequence* streams_at(
 
 
 cdef inline int streams_check(
-    streams* t, sequence* s, const schema_message* m, const numbers* n, uint32_t symbol_id, int64_t recv_ns
+    streams* t, sequence* s, const schema_message* m, const ff_fields* f, const numbers* n, uint32_t symbol_id,
+    int64_t recv_ns,
 ) noexcept nogil:
-    """Where this message stands in its stream; a gap is recorded."""
+    """Where this message stands in its stream; a gap is recorded. Elements that share its number stand alike."""
     cdef int64_t last = s.last
-    cdef int verdict = sequence_check(s, m.rule, n.first, n.seq, n.prev)
+    cdef int verdict
+    if m.shares and s.serial == t.before + f.ordinal and s.judged == n.seq:
+        return s.verdict
+    verdict = sequence_check(s, m.rule, n.first, n.seq, n.prev)
+    if m.shares:
+        s.serial = t.before + f.ordinal
+        s.judged = n.seq
+        s.verdict = <uint8_t>verdict
     if verdict == GAP:
         streams_gap(
             t, symbol_id, m.channel, last + 1, n.prev if m.rule == SEQUENCE_LINKED else n.first - 1, recv_ns)

@@ -1,7 +1,8 @@
 """Symbol bytes to a dense id, for any UTF-8 of any length.
 
 One writer; finding is safe from any thread. Ids are given once, in order of appearance, and never taken back. Nothing
-is evicted: when the table is full a new symbol is refused, and refusing costs no more than finding.
+is evicted: when the table is full a new symbol is refused, and refusing costs no more than finding. An alias is another
+spelling that leads to the id of a symbol.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,12 +15,13 @@ from order cimport order_load32, order_load_pointer, order_store32, order_store_
 cdef enum:
     NO_SYMBOL = 0xFFFFFFFF
     FIRST_ROOM = 4096
-    SYMBOL_TAG = 25  # bits of a slot that hold the id plus one; the rest hold a part of the hash
+    SYMBOL_TAG = 25  # bits of a slot that hold the entry's number plus one; the rest hold a part of the hash
 
 cdef struct symbol_entry:  # half a cache line; never moves, written before any slot names it
     uint64_t key[2]  # the last sixteen bytes, zeros before them
     char* name
     uint32_t size
+    uint32_t id      # of the symbol it is, or stands for
 
 cdef struct symbol_index:
     uint32_t* slots       # open addressing, at most a quarter full; 0: free
@@ -34,14 +36,15 @@ cdef struct symbols:
     uint32_t (*add)(symbols* s, const uint64_t* key, uint64_t hash, const char* text, uint32_t size) noexcept nogil
     uint32_t count
     uint32_t limit
-    symbol_entry* entries  # by id
+    uint32_t aliases
+    symbol_entry* entries  # by id, and from `limit` on those of the aliases, as many again less one
 
 
 cdef inline bint symbols_open(symbols* s, uint32_t limit) noexcept nogil:
     memset(s, 0, sizeof(symbols))
     s.limit = limit
     s.add = symbols_add
-    s.entries = <symbol_entry*>calloc(limit, sizeof(symbol_entry))
+    s.entries = <symbol_entry*>calloc(2 * <size_t>limit, sizeof(symbol_entry))
     return s.entries != NULL and symbols_publish(s, FIRST_ROOM)
 
 
@@ -49,14 +52,19 @@ cdef inline void symbols_close(symbols* s) noexcept nogil:
     cdef uint32_t i
     cdef symbol_index* index = <symbol_index*>s.index
     cdef symbol_index* before
-    for i in range(s.count):
-        free(s.entries[i].name)
+    for i in range(s.count + s.aliases):
+        free(symbols_entry(s, i).name)
     while index != NULL:
         before = index.before
         free(index.slots)
         free(index)
         index = before
     free(s.entries)
+
+
+cdef inline symbol_entry* symbols_entry(const symbols* s, uint32_t i) noexcept nogil:
+    """The entries in use, symbols then aliases."""
+    return &s.entries[i if i < s.count else s.limit + (i - s.count)]
 
 
 cdef inline bint symbols_publish(symbols* s, size_t room) noexcept nogil:
@@ -72,13 +80,13 @@ cdef inline bint symbols_publish(symbols* s, size_t room) noexcept nogil:
         return False
     s.slots = slots
     s.mask = <uint32_t>(room - 1)
-    for i in range(s.count):
-        e = &s.entries[i]
+    for i in range(s.count + s.aliases):
+        e = symbols_entry(s, i)
         hash = symbols_hash(e.key, e.name, e.size)
         j = <uint32_t>(hash >> 32)
         while slots[j & s.mask]:
             j += 1
-        slots[j & s.mask] = symbols_tagged(hash, i)
+        slots[j & s.mask] = symbols_tagged(hash, <uint32_t>(e - s.entries))
     index.slots = slots
     index.mask = s.mask
     index.before = <symbol_index*>s.index
@@ -104,18 +112,19 @@ cdef inline uint64_t symbols_hash(const uint64_t* key, const char* text, uint32_
     return (hash ^ (hash >> 32)) * <uint64_t>0xD6E8FEB86659FD93
 
 
-cdef inline uint32_t symbols_tagged(uint64_t hash, uint32_t symbol_id) noexcept nogil:
-    return <uint32_t>hash >> SYMBOL_TAG << SYMBOL_TAG | (symbol_id + 1)
+cdef inline uint32_t symbols_tagged(uint64_t hash, uint32_t entry) noexcept nogil:
+    return <uint32_t>hash >> SYMBOL_TAG << SYMBOL_TAG | (entry + 1)
 
 
-cdef inline uint32_t symbols_id(uint32_t slot) noexcept nogil:
+cdef inline uint32_t symbols_at(uint32_t slot) noexcept nogil:
+    """The number of the entry that a slot names."""
     return (slot & ((<uint32_t>1 << SYMBOL_TAG) - 1)) - 1
 
 
 cdef inline bint symbols_is(
     const symbols* s, uint32_t slot, const uint64_t* key, uint64_t hash, const char* text, uint32_t size
 ) noexcept nogil:
-    cdef const symbol_entry* e = &s.entries[symbols_id(slot)]
+    cdef const symbol_entry* e = &s.entries[symbols_at(slot)]
     return (
         slot >> SYMBOL_TAG == <uint32_t>hash >> SYMBOL_TAG
         and e.key[0] == key[0]
@@ -154,7 +163,7 @@ cdef inline uint32_t symbols_find(symbols* s, const char* text, uint32_t size) n
         if slot == 0:
             return NO_SYMBOL
         if symbols_is(s, slot, key, hash, text, size):
-            return symbols_id(slot)
+            return s.entries[symbols_at(slot)].id
         i += 1
 
 
@@ -163,7 +172,7 @@ cdef inline uint32_t symbols_known(
 ) noexcept nogil:
     """The id of a symbol that has one, or NO_SYMBOL. The writer's."""
     cdef uint32_t slot = symbols_slot(s, key, symbols_hash(key, text, size), text, size)[0]
-    return symbols_id(slot)  # of a free one: NO_SYMBOL
+    return s.entries[symbols_at(slot)].id if slot else NO_SYMBOL
 
 
 cdef inline uint32_t symbols_intern(
@@ -176,25 +185,54 @@ cdef inline uint32_t symbols_intern(
         return NO_SYMBOL
     hash = symbols_hash(key, text, size)
     slot = symbols_slot(s, key, hash, text, size)[0]
-    return symbols_id(slot) if slot else s.add(s, key, hash, text, size)
+    return s.entries[symbols_at(slot)].id if slot else s.add(s, key, hash, text, size)
 
 
 cdef inline uint32_t symbols_add(
     symbols* s, const uint64_t* key, uint64_t hash, const char* text, uint32_t size
 ) noexcept nogil:
     cdef symbol_entry* e = &s.entries[s.count]
+    if s.count == s.limit or not symbols_fill(s, e, s.count, key, text, size):
+        return NO_SYMBOL
+    order_store32(symbols_slot(s, key, hash, text, size), symbols_tagged(hash, s.count))
+    order_store32(&s.count, s.count + 1)
+    return s.count - 1
+
+
+cdef inline bint symbols_fill(
+    symbols* s, symbol_entry* e, uint32_t symbol_id, const uint64_t* key, const char* text, uint32_t size
+) noexcept nogil:
+    """Make the entry this text, with room in the index for it; False if memory is out."""
+    cdef size_t used = <size_t>s.count + s.aliases
     cdef size_t room = <size_t>s.mask + 1
-    if s.count == s.limit:
-        return NO_SYMBOL
-    if 4 * <size_t>s.count >= room and not symbols_publish(s, 2 * room) and s.count + 1 >= room:
-        return NO_SYMBOL
+    if 4 * used >= room and not symbols_publish(s, 2 * room) and used + 1 >= room:
+        return False
     e.name = <char*>malloc(size)
     if e.name == NULL:
-        return NO_SYMBOL
+        return False
     memcpy(e.name, text, size)
     e.key[0] = key[0]
     e.key[1] = key[1]
     e.size = size
-    order_store32(symbols_slot(s, key, hash, text, size), symbols_tagged(hash, s.count))
-    order_store32(&s.count, s.count + 1)
-    return s.count - 1
+    e.id = symbol_id
+    return True
+
+
+cdef inline uint32_t symbols_alias(symbols* s, const char* text, uint32_t size, uint32_t symbol_id) noexcept nogil:
+    """The id that this text leads to from now on, which is another one if it did so before.
+
+    NO_SYMBOL if it is empty, there are as many aliases as there may be, or memory is out.
+    """
+    cdef uint32_t at = s.limit + s.aliases
+    cdef uint64_t key[2]
+    cdef uint64_t hash
+    cdef uint32_t known = symbols_find(s, text, size)
+    if known != NO_SYMBOL or size == 0:
+        return known
+    symbols_key(key, text, size)
+    if s.aliases + 1 == s.limit or not symbols_fill(s, &s.entries[at], symbol_id, key, text, size):
+        return NO_SYMBOL
+    hash = symbols_hash(key, text, size)
+    s.aliases += 1
+    order_store32(symbols_slot(s, key, hash, text, size), symbols_tagged(hash, at))
+    return symbol_id

@@ -14,7 +14,7 @@ from order cimport (
     order_add32, order_count, order_fence, order_full_fence, order_get32, order_get64, order_load32, order_load64,
     order_put, order_set8, order_set32, order_set64, order_store32, order_store64, order_take,
 )
-from tick cimport FF_AFTER_GAP, FF_LIVE, FF_QUIET, FF_QUOTE, ff_row, ff_tick
+from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, ff_row, ff_tick
 
 
 cdef extern from "math.h" nogil:
@@ -116,7 +116,10 @@ cdef inline void table_merge(
 
 
 cdef inline void table_put(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:
-    """Merge a quote or trade into its row. `present` and `null` are the bits of its four numbers."""
+    """Merge a quote or trade into its row. `present` and `null` are the bits of its four numbers.
+
+    One that is NOT_LAST has happened all the same: everything moves on but the last price and what dates it.
+    """
     cdef ff_row* r = &t.rows[k.symbol_id]
     cdef uint32_t symbol_id = k.symbol_id
     cdef uint8_t flags = r.flags | (k.flags & FF_AFTER_GAP)
@@ -130,7 +133,7 @@ cdef inline void table_put(table* t, const ff_tick* k, uint16_t present, uint16_
             table_merge(&r.ask, k.value[2], 2, present, null)
             table_merge(&r.ask_size, k.value[3], 3, present, null)
         order_put(&r.quote_seq, &k.seq, 2)  # and quote_event_ns
-    else:
+    elif not k.flags & FF_NOT_LAST:
         table_merge(&r.last, k.value[0], 0, present, null)
         table_merge(&r.last_size, k.value[1], 1, present, null)
         order_put(&r.trade_seq, &k.seq, 2)  # and trade_event_ns

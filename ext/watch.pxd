@@ -313,8 +313,7 @@ cdef inline void watch_values(ff_tick* k, const ff_fields* f, uint32_t begin) no
     cdef uint32_t i
     for i in range(4):
         k.value[i] = f.number[begin + i] if f.present >> (begin + i) & 1 else NAN
-    if f.sell:
-        k.flags |= FF_SELL
+    k.flags |= f.flags
 
 
 cdef inline win* watch_win(watch* w, size_t at, int64_t seq) noexcept nogil:
@@ -382,7 +381,8 @@ cdef inline bint watch_joins(
 
 
 cdef inline int watch_judge(
-    watch* w, size_t at, const schema_message* m, bint numbered, const numbers* n, uint32_t leg, uint32_t symbol_id,
+    watch* w, size_t at, const schema_message* m, const ff_fields* f, bint numbered, const numbers* n, uint32_t leg,
+    uint32_t symbol_id,
     uint16_t source, uint32_t count, int64_t recv_ns, int64_t mono_ns, uint8_t* flags
 ) noexcept nogil:
     """The verdict on a message, holes opened or filled; FF_AFTER_GAP in `flags` where it is known at once."""
@@ -434,7 +434,7 @@ cdef inline int watch_judge(
             if watch_is_below(w, ln, n.seq):
                 return SECOND
     if numbered:
-        verdict = streams_check(w.streams, s, m, n, symbol_id, recv_ns)
+        verdict = streams_check(w.streams, s, m, f, n, symbol_id, recv_ns)
     if w.arbitrating and m.rule == SEQUENCE_CONNECTION:
         if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
             return SECOND
@@ -476,7 +476,7 @@ cdef inline void watch_commit(
     cdef lane* ln = &w.lanes[at]
     cdef uint32_t leg = w.leg_of[source % SOURCES]
     cdef int64_t lag_ns = 0
-    cdef uint32_t after, count = watch_count(f, m.kind)
+    cdef uint32_t after, serial, count = watch_count(f, m.kind)
     cdef sequence* own = streams_at(w.streams, m, symbol_id, source)
     cdef numbers n = numbers(first=0, seq=0, prev=0)
     cdef bint numbered = streams_numbers(m, f, own.last, &n)
@@ -505,12 +505,22 @@ cdef inline void watch_commit(
         # The delta that ends where the snapshot does is applied all the same.
         own.last = n.seq - 1
         n.prev = min(n.prev, own.last)
-    verdict = watch_judge(w, at, m, numbered, &n, leg, symbol_id, source, count, recv_ns, mono_ns, &k.flags)
+    serial = w.streams.before + f.ordinal
+    if m.shares and numbered and ln.serial == serial and ln.judged == n.seq:
+        verdict = ln.verdict
+        k.flags |= ln.flags
+    else:
+        verdict = watch_judge(w, at, m, f, numbered, &n, leg, symbol_id, source, count, recv_ns, mono_ns, &k.flags)
+        ln.serial = serial
+        ln.judged = n.seq
+        ln.verdict = <uint8_t>verdict
+        ln.flags = k.flags & FF_AFTER_GAP
     if two and verdict != REPEATED:
         watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
     if verdict == SECOND:
         watch_second(w, at, leg, numbered, n.seq, mono_ns)
-        watch_end(w, at, False, recv_ns, mono_ns)
+        if not m.shares:
+            watch_end(w, at, False, recv_ns, mono_ns)
         return
     if watch_waits(ln) and not hold_fits(&w.hold, count):
         if verdict != FILLED or ln.repairing:
@@ -542,9 +552,19 @@ cdef inline void watch_commit(
         after = ln.held.tail
     if after == TO_RING and ln.doubt and verdict != REPEATED:
         k.flags |= FF_AFTER_GAP
+        ln.flags |= FF_AFTER_GAP
         ln.doubt = False
     watch_write(w, ln, after, &k, f, levels, watch_lowest(m, f, &n) if numbered else 0, verdict == REPEATED)
-    watch_end(w, at, verdict == NEWEST, recv_ns, mono_ns)
+    if not m.shares:
+        watch_end(w, at, verdict == NEWEST, recv_ns, mono_ns)
+
+
+cdef inline void watch_end_shared(
+    watch* w, const schema_message* m, uint32_t symbol_id, int64_t recv_ns, int64_t mono_ns
+) noexcept nogil:
+    """After the last of the elements that share a number: what waits behind one of them waits for all."""
+    cdef size_t at = <size_t>m.stream * w.streams.symbols + symbol_id
+    watch_end(w, at, w.lanes[at].verdict == NEWEST, recv_ns, mono_ns)
 
 
 cdef inline void watch_end(watch* w, size_t at, bint newest, int64_t recv_ns, int64_t mono_ns) noexcept nogil:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from picows import WSHandshakeError, ws_connect
 
 from fastfeed._core import Clock
-from fastfeed._wire import Wire
+from fastfeed._wire import OFFER, Wire, agreed
 from fastfeed.backoff import retry_after, retry_after_said
 from fastfeed.credentials import Credentials, Given
 from fastfeed.errors import AuthError, ConfigError, ConnectError, HandshakeError
@@ -61,6 +61,9 @@ class Endpoint:
         self._receive_buffer = receive_buffer  # bytes
         self._tls = ssl.create_default_context() if tls is None and secure else tls
         self._shown = dict(provider.headers)
+        self._compressed = provider.compression
+        if self._compressed:
+            self._shown["Sec-WebSocket-Extensions"] = OFFER
         # What replaces the provider's hosts for HTTP too; None: its own.
         self.http_root = None if url is None else self.url.replace("ws", "http", 1)
         self.credentials = Credentials(
@@ -79,10 +82,16 @@ class Endpoint:
             opened.append(await self._open_socket(url.host, url.port))
             return opened[0]
 
+        def answered(_request: object, response: Any) -> Wire:
+            accepts, anew = agreed(response.headers.get("Sec-WebSocket-Extensions"))
+            if accepts:
+                wire.inflate(anew=anew)
+            return wire
+
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 transport, _ = await ws_connect(
-                    lambda: wire,
+                    answered if self._compressed else lambda: wire,
                     self.url + path,
                     ssl_context=self._tls,
                     logger_name=_KEYED_LOG if self.credentials.secret else _WIRE_LOG,

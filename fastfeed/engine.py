@@ -134,6 +134,8 @@ class Engine:
         for wish in new:
             if wish.symbol != ALL:
                 self.decoder.add_symbol(wish.symbol)  # all of them first: a full table leaves nothing half done
+                for text in self.provider.echoes(wish.symbol) if self.provider.echoes is not None else ():
+                    self.decoder.add_alias(text, wish.symbol)
         for wish in new:
             self.wanted.setdefault(wish.symbol, {})[wish] = False
             self._require(wish.symbol)

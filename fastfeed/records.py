@@ -50,6 +50,9 @@ class Status(IntEnum):
 class Gap(NamedTuple):
     """A hole in a stream: `first` to `last` were never received. `recv_ns` is when that was noticed (UTC, ns).
 
+    One in the numbers of a whole connection is told of the stream whose message showed it. Where that was a message
+    without a tick, as a heartbeat, `stream` and `symbol` are empty.
+
     `cause`: "sequence" (the numbers skipped while the connection stood), "reconnect", "resubscribe" or "start" (they
     skipped to the first message after one of these), or "window": a stream without usable numbers was interrupted, and
     nobody knows what it missed. Then `first` is 0 and `last` -1. `from_ns` and `to_ns` are when the last message before

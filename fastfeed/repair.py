@@ -265,6 +265,9 @@ class Repairs:
         now = self._now()
         fresh = set()
         for gap in found:
+            if not gap.symbol:
+                self._tell(gap)  # of a connection, shown by a message without symbol: nobody's to repair
+                continue
             key = gap.symbol, gap.stream
             whole = self._breaks.get((ALL, gap.stream))
             broken = whole or self._breaks.get(key)

@@ -70,16 +70,19 @@ _KINDS: Final = {"quote": 1, "trade": 2, "depth": 3, "mark": 4, "bar": 5, "contr
 _INTEGERS: Final = {"seq": 8, "first_seq": 9, "prev_seq": 10}
 _TEXTS: Final = {"event_time": 11, "symbol": 12, "side": 13}
 _LEVELS: Final = {"bids": 14, "asks": 15}
-_PRICE, _INTEGER, _TEXT, _LEVEL = range(4)  # field actions, as in ext/schema.pxd
+_CONDITIONS: Final = 16  # the field's number, beyond those that have a bit
+_PRICE, _INTEGER, _TEXT, _LEVEL, _CONDITION = range(5)  # field actions, as in ext/schema.pxd
 _PRESENT: Final = 6  # a match that asks for presence only, likewise
 _NO_NODE: Final = 0xFFFF
 _UNITS: Final = {"s": 0, "ms": 1, "us": 2, "ns": 3, "auto": 4, "iso": 5}
 _RULES: Final = {"none": 0, "rising": 1, "contiguous": 2, "range": 3, "linked": 4, "connection": 5, "time": 6}
 _SNAPSHOT: Final = 1
+_NOT_LAST: Final = 16
 _ENCODINGS: Final = {"json": 0, "msgpack": 1}
 _BINARY: Final = 2
 MAX_NODES: Final = 512
 MAX_CHANNELS: Final = 31
+MAX_CONDITIONS: Final = 31
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,15 @@ class Message:
     `event_time` is a reference or `(reference, unit)`, unit s, ms, us, ns, iso or auto (by magnitude). `side` is a
     reference or `(reference, value that means the aggressor sold)`; without a value, true and words beginning with s
     mean it. `level` says where price and size are in one level of `bids` and `asks`. `sequence` is rising, contiguous,
-    range, linked, connection, time or none; by default what the fields suggest. Strings in `null` mean "explicitly no
+    range, linked, connection, time or none; by default what the fields suggest. Elements of an `each` that share their
+    message's `seq` share its verdict. A control message has no fields but `seq`: it makes no tick, but counts where the
+    rule is connection. Strings in `null` mean "explicitly no
     value" wherever a number is expected. `channel` names the channel, by default its kind.
+
+    `conditions` says where a trade's conditions are: an array, or one alone; `(reference, "chars")` reads every
+    character of a text as one. A trade any of whose conditions is in `not_last` (texts and whole numbers, compared as
+    in `match`) is flagged NOT_LAST: the last price of the row stays. `not_last=True` flags all trades of a message:
+    corrections, cancels. No conditions, or null, is a trade like any other.
     """
 
     kind: str
@@ -131,6 +141,8 @@ class Message:
     sequence: str | None = field(default=None, kw_only=True)
     snapshot: bool = field(default=False, kw_only=True)
     null: tuple[str, ...] = field(default=(), kw_only=True)
+    conditions: Ref | tuple[Ref, str] | None = field(default=None, kw_only=True)
+    not_last: tuple[str | int, ...] | bool = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -138,14 +150,18 @@ class Message:
         allowed = {*_NUMBERS[self.kind], *_INTEGERS, "symbol", "event_time"}
         allowed |= {"trade": {"side"}, "depth": {*_LEVELS}}.get(self.kind, set())
         if self.kind == "control":
-            allowed = set()
+            allowed = {"seq"}
         given = {f.name for f in fields(self) if f.name in _FIELD_NAMES and getattr(self, f.name) is not None}
         if wrong := sorted(given - allowed):
-            usable = ", ".join(sorted(allowed)) or "match and has only"
+            usable = ", ".join(sorted(allowed)) if self.kind != "control" else "match, has and seq only"
             raise ConfigError(f"a {self.kind} message has no field {wrong[0]!r}: use {usable}")
         if self.kind == "control":
             if not self.match and not self.has:
                 raise ConfigError("a control message needs match or has, else every frame would be one")
+            if self.sequence not in (None, "none", "connection"):
+                raise ConfigError(
+                    f"a control message of sequence {self.sequence!r}: it has no stream but its connection"
+                )
         elif self.symbol is None:
             raise ConfigError(f"a {self.kind} message needs symbol: every tick belongs to one")
         elif not given - {"symbol", "event_time", *_INTEGERS}:
@@ -155,6 +171,23 @@ class Message:
             raise ConfigError(f"unknown sequence rule {self.sequence!r}: use one of {', '.join(_RULES)}")
         if self.unit not in _UNITS:
             raise ConfigError(f"unknown time unit {self.unit!r}: use one of {', '.join(_UNITS)}")
+        self._check_conditions()
+
+    def _check_conditions(self) -> None:
+        wanted, found = self.not_last, self.conditions
+        if self.kind != "trade" and (wanted or found is not None):
+            raise ConfigError(f"a {self.kind} message has no conditions or not_last: trades alone move a last price")
+        if found is not None and (not isinstance(wanted, tuple) or not wanted):
+            raise ConfigError(f"conditions={found!r} needs not_last: the conditions that leave the last price alone")
+        if found is None and not isinstance(wanted, bool) and wanted != ():
+            raise ConfigError(f"not_last={wanted!r} needs conditions; not_last=True means all trades of the message")
+        if isinstance(found, tuple) and found[1:] != ("chars",):
+            raise ConfigError(f'conditions={found!r}: use a reference, or (reference, "chars")')
+        for one in wanted if isinstance(wanted, tuple) else ():
+            if isinstance(one, bool) or not isinstance(one, str | int) or one == "":
+                raise ConfigError(f"not_last has {one!r}: use texts and whole numbers")
+            if isinstance(found, tuple) and not (isinstance(one, str) and len(one) == 1 and one.isascii()):
+                raise ConfigError(f"not_last has {one!r}: where characters are conditions, use single ASCII characters")
 
     @property
     def unit(self) -> str:
@@ -170,6 +203,8 @@ class Message:
             return "time" if self.event_time is not None else "none"
         if self.kind == "trade":
             return "contiguous"
+        if self.kind == "control":
+            return "connection"
         if self.kind == "depth" and not self.snapshot and self.prev_seq is not None:
             return "linked"
         return "range" if self.kind == "depth" and not self.snapshot and self.first_seq is not None else "rising"
@@ -185,6 +220,18 @@ class Message:
             if value is not None and value is not GIVEN:
                 yield name, value
 
+    def condition_set(self) -> tuple[bool, tuple[bytes | float, ...]] | None:
+        """Whether characters are conditions, and those that leave the last price alone; None without any."""
+        if self.conditions is None or isinstance(self.not_last, bool):
+            return None
+        found = tuple(one.encode() if isinstance(one, str) else float(one) for one in self.not_last)
+        return isinstance(self.conditions, tuple), found
+
+    @property
+    def conditions_ref(self) -> Ref | None:
+        """Where the conditions are."""
+        return self.conditions[0] if isinstance(self.conditions, tuple) else self.conditions
+
 
 _FIELD_NAMES: Final = (*dict.fromkeys(n for names in _NUMBERS.values() for n in names), *_INTEGERS, *_TEXTS, *_LEVELS)
 
@@ -197,6 +244,8 @@ class _Node:
         self.positions: dict[int, _Node] = {}
         self.level: tuple[Ref, Ref] | None = None
         self.level_tree: _Level | None = None
+        self.conditions = 0  # sets its conditions are compared with, a bit each
+        self.walked = False  # each of its elements is a tick
         self.number = -1
         self.end = -1
         self.matched = False
@@ -265,6 +314,7 @@ class _Compiler:
         self.frame = _Node()
         self.elements: list[_Node] = []
         self.levels: dict[tuple[Ref, Ref], _Level] = {}
+        self.conditions: list[tuple[bool, tuple[bytes | float, ...]]] = []
         self.channels = list(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
 
     def resolve(self, ref: Ref, chain: list[_Node], outer: list[_Node]) -> _Node | None:
@@ -290,6 +340,8 @@ class _Compiler:
         for part in (message.each or "").split("[]"):
             if steps := part.strip("."):
                 array = self.resolve(steps, chain, outer)
+                if array is not None:
+                    array.walked = True
                 chain.append(_Node())
                 self.elements.append(chain[-1])
                 links.append((array, chain[-1]))
@@ -320,7 +372,21 @@ class _Compiler:
             if name in _LEVELS and node is not None:
                 self.hold_levels(node, message.level)
             taken.append((node, *_target(message, name)))
+        if message.conditions_ref is not None:
+            node = self.resolve(message.conditions_ref, chain, outer)
+            if node is not None:
+                node.conditions |= 1 << self.condition_set(message)
+            taken.append((node, _CONDITIONS, _CONDITION))
         return taken
+
+    def condition_set(self, message: Message) -> int:
+        """The number of a message's set of conditions; 0 too where it has none."""
+        wanted = message.condition_set()
+        if wanted is None:
+            return 0
+        if wanted not in self.conditions:
+            self.conditions.append(wanted)
+        return self.conditions.index(wanted)
 
     def hold_levels(self, node: _Node, level: tuple[Ref, Ref]) -> None:
         if node.level not in (None, level):
@@ -340,9 +406,10 @@ class _Compiler:
         chain = list(outer)
         links = self.each(message, chain, outer)
         by_shape = not message.match and not message.has
+        out = -1 if message.seq is None else _path(message.seq)[0]
         return {
             "kind": _KINDS[message.kind],
-            "flags": _SNAPSHOT if message.snapshot else 0,
+            "flags": (_SNAPSHOT if message.snapshot else 0) | (_NOT_LAST if message.not_last is True else 0),
             "rule": _RULES[message.rule],
             "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
             "stream": stream,
@@ -351,6 +418,9 @@ class _Compiler:
             "upper": symbol.upper,
             "sell": message.side[1].encode() if isinstance(message.side, tuple) else None,
             "null": [text.encode() for text in message.null],
+            "conditions": self.condition_set(message),
+            "shares": bool(links) and out > 0,
+            "counts": out >= len(links) and message.rule == "connection",  # no element is needed to tell it
             # recognised by its keys alone, all that belong to the message itself must be there
             "matches": [
                 *self.match(message, outer),
@@ -370,6 +440,8 @@ class _Compiler:
         if len(self.channels) > MAX_CHANNELS:
             raise ConfigError(f"the schema has {len(self.channels)} channels, more than {MAX_CHANNELS}")
         messages = self.compile([self.frame])
+        if len(self.conditions) > MAX_CONDITIONS:
+            raise ConfigError(f"the schema has {len(self.conditions)} sets not_last, more than {MAX_CONDITIONS}")
         payload = None
         if self.envelope is not None:
             if self.envelope in self.frame.keys:
@@ -379,7 +451,9 @@ class _Compiler:
             payload = self.frame.at([self.envelope])
             messages += self.compile([self.frame, payload])
         nodes: list[_Node] = []
-        for root in (self.frame, *self.elements, *(level.root for level in self.levels.values())):
+        condition = _Node()
+        alone = [condition] if self.conditions else []
+        for root in (self.frame, *self.elements, *(level.root for level in self.levels.values()), *alone):
             root.enumerate(nodes)
         if len(nodes) > MAX_NODES:
             raise ConfigError(f"the schema names {len(nodes)} places, more than {MAX_NODES}: split it into several")
@@ -394,6 +468,8 @@ class _Compiler:
             tree = node.level_tree
             if tree is not None and node.children():
                 raise ConfigError(f"bids and asks hold levels {node.level}: other references may not lead into them")
+            if node.conditions and (tree is not None or node.walked or node.children()):
+                raise ConfigError("what holds conditions holds nothing else: other references may not lead into it")
             level = None if tree is None else (tree.root.number, tree.price.number, tree.size.number, tree.pairs)
             rows.append(
                 {
@@ -404,6 +480,7 @@ class _Compiler:
                         for i in range(max(node.positions, default=-1) + 1)
                     ],
                     "level": level,
+                    "conditions": node.conditions,
                     "matched": node.matched,
                 }
             )
@@ -423,6 +500,8 @@ class _Compiler:
             _BINARY if isinstance(self.encoding, Binary) else _ENCODINGS[self.encoding],
             binary,
             [text.encode() for text in self.plain],
+            condition.number if self.conditions else None,
+            self.conditions,
         )
 
 
@@ -475,13 +554,16 @@ def _targets(
 ) -> dict[tuple[str, str], tuple[int, int]] | None:
     """Which field each item is; None where one item is two, or the header has some."""
     targets: dict[tuple[str, str], tuple[int, int]] = {}
-    for name, ref in message.references():
+    wanted = [(name, ref, _target(message, name)) for name, ref in message.references()]
+    if message.conditions_ref is not None:
+        wanted.append(("conditions", message.conditions_ref, (_CONDITIONS, _CONDITION)))
+    for name, ref, target in wanted:
         out, (item, *_) = _path(ref)
         place = (message.each if message.each is not None and out == 0 else "", str(item))
         if place in targets or (place[0] == "" and item in header):
             return None
         if place[0] != "" or item in names:
-            targets[place] = _target(message, name)
+            targets[place] = target
         if name in _LEVELS:
             if message.level[0] == message.level[1]:
                 return None
@@ -497,12 +579,15 @@ def _check_names(messages: tuple[Message, ...], envelope: str | None, binary: Bi
     for message in (m for m in messages if m.kind != "control"):
         if message.each is not None and message.each not in binary.groups:
             raise ConfigError(f"each={message.each!r} names no group: use one of {sorted(binary.groups)}")
-        for name, ref in message.references():
+        conditions = [] if message.conditions_ref is None else [("conditions", message.conditions_ref)]
+        for name, ref in (*message.references(), *conditions):
             out, steps = _path(ref)
             inside = message.each is not None and out == 0
             names = binary.groups[message.each or ""] if inside else binary.names
             if len(steps) != 1 or steps[0] not in names:
                 raise ConfigError(f"{name}={ref!r} names no item there: use one of {sorted(names)}")
+            if name == "conditions" and ref in binary.groups:
+                raise ConfigError(f"conditions={ref!r} names a group: use a text or a number")
             if name in _LEVELS and not binary.groups.get(str(ref), frozenset()) >= set(message.level):
                 raise ConfigError(f"{name}={ref!r}, level={message.level!r}: name a group and two of its items")
         for ref in (*message.match, *message.has):

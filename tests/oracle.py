@@ -208,6 +208,7 @@ class Sequence:
         self.rule = rule
         self.last: int | None = None
         self.below: list[int] = []
+        self.shared: tuple = ()  # the message judged last whose elements share its number: which, its number, how
 
     def check(self, seq: int, first: int | None, prev: int | None) -> tuple[str, tuple[int, int] | None]:
         if self.last is None:
@@ -287,11 +288,11 @@ class Decoder:
         for envelope, body in self.bodies(document):
             verdict, messages = self.read(envelope, body)
             verdicts.append(verdict)
-            found += messages
+            found += [(len(verdicts), *one) for one in messages]
         self.counts["messages"] += len(verdicts)
         self.counts[next((v for v in ("data", "control") if v in verdicts), "unknown")] += 1
-        for message, fields in found:
-            self.commit(message, fields, recv_ns, source)
+        for ordinal, message, fields in found:
+            self.commit(message, fields, recv_ns, source, (self.counts["frames"], ordinal))
         made = len(self.ticks) - before
         self.counts["ticks"] += made
         return made
@@ -316,13 +317,29 @@ class Decoder:
             if not fits(message, envelope, body):
                 continue
             if message.kind == "control":
-                return "control", []
+                return "control", self.number(message, [envelope, body])
             try:
                 stacks = elements(arrays(message), [envelope, body])
-                return "data", [(message, self.fields(message, stack)) for stack in stacks]
+                found = [(message, self.fields(message, stack)) for stack in stacks]
             except Unknown:
                 return "unknown", []
+            return "data", found or self.number(message, [envelope, body])
         return "unknown", []
+
+    def number(self, message: Message, stack: list) -> list:
+        """What a message without ticks adds to the numbers of its connection."""
+        if message.rule != "connection" or message.seq is None:
+            return []
+        out, steps = steps_of(message.seq)
+        depth = len(arrays(message))
+        # The one reference that is looked at without an element around it: as far out as elements are deep, or more.
+        if depth and out < depth:
+            return []
+        value = follow("^." * (out - depth) + ".".join(map(str, steps)), stack) if depth else follow(message.seq, stack)
+        try:
+            return [(message, {"symbol": None, "seq": integer(value)})]
+        except Unknown:
+            return []
 
     def fields(self, message: Message, stack: list) -> dict:
         """name -> value; None where the value is explicitly none; absent fields are not there."""
@@ -341,7 +358,26 @@ class Decoder:
             taken[name] = None if is_null else convert(value)
         if not taken.get("symbol"):
             raise Unknown
+        taken["not_last"] = message.not_last is True or self.leaves_last(message, stack)
         return taken
+
+    def leaves_last(self, message: Message, stack: list) -> bool:
+        """Is any of a trade's conditions one that leaves the last price alone?"""
+        ref, is_chars = message.conditions, isinstance(message.conditions, tuple)
+        found = ABSENT if ref is None else follow(ref[0] if isinstance(ref, tuple) else ref, stack)
+        if found is ABSENT:
+            return False
+        verdicts = []
+        for one in found if isinstance(found, list) else [found]:
+            if isinstance(one, Number):
+                number = price(one)
+                verdicts.append(any(not isinstance(w, str) and w == number for w in message.not_last))
+            elif isinstance(one, str):
+                parts = list(one) if is_chars else [one]
+                verdicts.append(any(isinstance(w, str) and w in parts for w in message.not_last))
+            elif one is not None:
+                raise Unknown
+        return any(verdicts)
 
     def converter(self, message: Message, name: str) -> Callable[[object], object]:
         if name == "symbol":
@@ -379,11 +415,14 @@ class Decoder:
 
     # -- what a message does --
 
-    def commit(self, message: Message, fields: dict, recv_ns: int, source: int) -> None:
+    def commit(self, message: Message, fields: dict, recv_ns: int, source: int, serial: tuple) -> None:
         symbol = fields["symbol"]
+        if symbol is None:
+            self.judge(message, fields, recv_ns, source, serial)
+            return
         symbol_id = self.symbols.setdefault(symbol, len(self.symbols))
         flags = Flag.SNAPSHOT if message.snapshot else Flag(0)
-        verdict = self.judge(message, fields, recv_ns, source)
+        verdict = self.judge(message, fields, recv_ns, source, serial)
         if verdict == "gap":
             flags |= Flag.AFTER_GAP
         elif verdict == "duplicate":
@@ -404,13 +443,15 @@ class Decoder:
         values = [fields.get(name) for name in NUMBERS[message.kind]]
         if fields.get("side"):
             flags |= Flag.SELL
+        if fields["not_last"]:
+            flags |= Flag.NOT_LAST
         tick(KINDS[message.kind], flags, values[:4])
         if message.kind == "bar":
             tick(Kind.BAR_VOLUME, flags, values[4:])
         if message.kind in ("quote", "trade") and verdict != "duplicate":
             self.merge(message, fields, flags, recv_ns)
 
-    def judge(self, message: Message, fields: dict, recv_ns: int, source: int) -> str:
+    def judge(self, message: Message, fields: dict, recv_ns: int, source: int, serial: tuple) -> str:
         # In a record an event time of 0 means none.
         number = (fields.get("event_time") or None) if message.rule == "time" else fields.get("seq")
         if message.rule == "none" or number is None:
@@ -421,10 +462,16 @@ class Decoder:
             else (self.schema.messages.index(message), fields["symbol"])
         )
         stream = self.sequences.setdefault(key, Sequence(message.rule))
+        shares = message.each is not None and message.seq is not None and steps_of(message.seq)[0] > 0
+        if shares and stream.shared[:2] == (serial, number):
+            return stream.shared[2]
         verdict, missed = stream.check(number, fields.get("first_seq"), fields.get("prev_seq"))
+        if shares:
+            stream.shared = serial, number, verdict
         if missed:
             self.counts["gaps"] += 1
-            self.gaps.append(Gap(message.channel or message.kind, fields["symbol"], *missed, recv_ns))
+            channel = "" if fields["symbol"] is None else message.channel or message.kind
+            self.gaps.append(Gap(channel, fields["symbol"] or "", *missed, recv_ns))
         elif verdict in ("duplicate", "reset"):
             self.counts[verdict + "s"] += 1
         return verdict
@@ -433,13 +480,14 @@ class Decoder:
         row = self.rows.setdefault(
             fields["symbol"], dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)}
         )
-        for name in NUMBERS[message.kind]:
+        for name in () if fields["not_last"] else NUMBERS[message.kind]:
             if name in fields:
                 cell = {"price": "last", "size": "last_size"}.get(name, name)
                 row[cell] = math.nan if fields[name] is None else fields[name]
         seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
         row |= {"seq": seq, "event_ns": event_ns, "recv_ns": recv_ns, "updates": row["updates"] + 1}
-        row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns}
+        if not fields["not_last"]:
+            row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns}
         row["flags"] |= flags & Flag.AFTER_GAP
 
     def records(self) -> np.ndarray:

@@ -58,7 +58,7 @@ class Maker:
         if self.chance(0.3) or (kind == "control" and not options):
             options["has"] = (self.reference(),)
         if kind == "control":
-            return Message(kind, **options)
+            return Message(kind, **options, seq=self.reference(out) if self.chance(0.5) else None)
         if self.chance(0.3):
             options["each"] = choice([choice(KEYS), "data.a", f"{choice(KEYS)}[].{choice(KEYS)}"])
             out += 1 + ("[]" in options["each"])
@@ -80,6 +80,13 @@ class Maker:
             options["null"] = ("", "x", "0")
         if self.chance(0.2):
             options |= {"channel": choice(["one", "two"]), "snapshot": True}
+        if kind == "trade" and self.chance(0.5):
+            options["conditions"] = choice([self.reference(out), "c", "c", "é"])
+            options["not_last"] = choice([("x", 7, "btc@x"), (1, 2, "A"), ("A", "y")])
+            if options["not_last"] == ("A", "y") and self.chance(0.5):
+                options["conditions"] = (options["conditions"], "chars")
+        elif kind == "trade" and self.chance(0.1):
+            options["not_last"] = True
         return Message(kind, **options)
 
     def schema(self) -> Schema:
@@ -112,6 +119,12 @@ class Maker:
         given["event_time"] = [1_700_000_000, "2021-04-17T16:43:30Z", 5, 6]
         return self.choose.choice(given.get(name, NUMBERS))
 
+    def conditions(self) -> object:
+        one = lambda: self.choose.choice(["x", "A", "y", "B", "btc@x", "AB", "B y", "", 1, 2, 7, 7.0, "7", None])  # noqa: E731
+        if self.chance(0.3):
+            return one()
+        return self.value(2) if self.chance(0.1) else [one() for _ in range(self.choose.randint(0, 3))]
+
     def document(self, schema: Schema) -> object:
         """A document that has what one of the messages wants, mostly."""
         message = self.choose.choice(schema.messages)
@@ -134,6 +147,8 @@ class Maker:
             for name, ref in message.references():
                 if self.chance(0.9):
                     place(stack, ref, self.field(message, name))
+            if message.conditions_ref is not None and self.chance(0.8):
+                place(stack, message.conditions_ref, self.conditions())
             return
         found = []
         for _ in range(self.choose.randint(0, 3)):

@@ -104,7 +104,7 @@ HEADERS: dict[str, set[str]] = {
     "table": {"tick", "order"},
     "schema": {"scan"},
     "slots": {"layout", "scan", "schema"},
-    "message": {"layout", "number", "scan", "schema", "slots"},
+    "message": {"layout", "number", "scan", "schema", "slots", "tick"},
     "hold": {"tick"},
     "arbiter": {"hold", "sequence"},
     "streams": {"layout", "schema", "sequence"},

@@ -17,6 +17,7 @@ from fastfeed.dialect import Ack, Notice, Refusal
 from fastfeed.errors import ConfigError
 from fastfeed.providers import Auth, Channel, Evidence, Provider, names, provider
 from fastfeed.providers.matrix import matrix
+from fastfeed.subscriptions import ALL
 
 SPOT = provider("binance-spot")
 USDM = provider("binance-usdm")
@@ -347,6 +348,66 @@ def test_more_than_an_account_may_have_is_refused_before_any_network() -> None:
     with pytest.raises(ConfigError, match="51 subscriptions need 2 connections"):
         feed.subscribe(["ONE_MORE"])
     assert len(feed.subscriptions) == 50
+
+
+# What a session of CME counts ----------------------------------------------------------------------------------------
+
+CME = provider("cme")
+
+
+def _cme(kind: str, number: int, payload: object = None) -> str:
+    header = {"messageType": kind, "sentTime": "2026-01-05T14:30:00.123456789Z", "version": "1.0"}
+    return json.dumps({"header": {**header, "sequenceNumber": str(number)}, "payload": payload})
+
+
+def _cme_quote(symbol: str) -> dict[str, object]:
+    level = {"orderCnt": "12", "price": "70.15", "qty": "34"}
+    return {"askLevel": [level], "bidLevel": [{**level, "price": "70.14"}], "instrument": {"symbol": symbol}}
+
+
+def test_every_message_of_a_cme_session_counts_and_a_payload_of_many_once() -> None:
+    decoder, ticks = decoded(
+        CME,
+        _cme("LOGINSTATUS", 0, {"status": "authenticated"}).encode(),
+        _cme("SUBSCRIPTION_STATUS", 1, {"status": "SUBSCRIBED"}).encode(),
+        _cme("TOB", 2, [_cme_quote("CLG6"), _cme_quote("CLH6"), _cme_quote("CLG6")]).encode(),
+        _cme("HEARTBEAT", 3).encode(),
+        _cme("TOB", 4, [_cme_quote("CLG6")]).encode(),
+    )
+    assert decoder.gaps() == []
+    assert list(ticks["flags"]) == [0, 0, 0, 0]
+    assert decoder.stats()["duplicates"] == 0
+
+
+def test_a_hole_in_a_cme_session_is_a_gap_whatever_shows_it() -> None:
+    decoder, ticks = decoded(
+        CME,
+        _cme("TOB", 2, [_cme_quote("CLG6")]).encode(),
+        _cme("HEARTBEAT", 5).encode(),
+        _cme("TOB", 8, [_cme_quote("CLG6"), _cme_quote("CLG6")]).encode(),
+    )
+    assert [(gap.stream, gap.symbol, gap.first, gap.last) for gap in decoder.gaps()] == [
+        ("", "", 3, 4),
+        ("quote", "CLG6", 6, 7),
+    ]
+    assert list(ticks["flags"]) == [0, Flag.AFTER_GAP, Flag.AFTER_GAP]
+
+
+def test_a_whole_market_of_tickdb_is_asked_for_as_a_universe_and_comes_in_arrays() -> None:
+    market = provider("tickdb")
+    wish = market.subscription(Subscription(ALL, "quote", market="HK"))
+    topic = market.topic(wish)
+    asked = json.loads(market.dialect.subscribe(1, [topic]))
+    assert asked == {"cmd": "subscribe", "data": {"universes": ["HK_Stock"], "channels": ["ticker"]}}
+    done = {"cmd": "subscribe", "code": 0, "message": "universe subscription successful", "data": asked["data"]}
+    assert market.dialect.read(json.dumps(done).encode()) == (Ack(topics=(topic,)),)
+    assert market.dialect.group(topic) != market.dialect.group(market.topic(Subscription("700.HK", "quote")))
+    assert market.compression
+    tickers = [
+        {"cmd": "ticker", "data": {"symbol": f"{n}.HK", "last_price": f"{n}.5", "timestamp": 1}} for n in range(500)
+    ]
+    decoder, ticks = decoded(market, json.dumps(tickers).encode())
+    assert len(ticks) == len(decoder.prices) == 500
 
 
 # What is told of them -----------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 Recordings are in test_recordings; here every rule by hand, and at random against the oracle.
 """
 
+import json
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from oracle import assert_same
 
 import fastfeed
 from fastfeed import Flag, Gap
+from fastfeed.records import TICK_DTYPE_PLAIN
 from fastfeed.schema import Message, Schema
 
 RULES = Schema(
@@ -364,3 +368,176 @@ def test_replayed_stretches_are_judged_as_the_oracle_judges_them(start, runs):
                 decoder.decode(payload, recv_ns=number)
                 oracle.decode(payload, number)
     assert_same(decoder, ring.read(), oracle)
+
+
+# ---- elements that share their message's number, and messages without ticks ----
+
+SHARED = Schema(
+    Message("trade", match={"e": "rising"}, each="d", symbol="s", price="p", seq="^.n", sequence="rising"),
+    Message("trade", match={"e": "counted"}, each="d", symbol="s", price="p", seq="^.n"),
+    Message("quote", match={"e": "all"}, each="d", symbol="s", bid="p", seq="^.h.n", sequence="connection"),
+    Message("control", match={"e": "beat"}, seq="h.n"),
+)
+LETTER = {Flag(0): ".", Flag.DUPLICATE: "D", Flag.AFTER_GAP: "G"}
+
+
+class Shared:
+    """A decoder of SHARED beside the oracle; each message given as its sort, number and symbols."""
+
+    def __init__(self) -> None:
+        self.decoder, self.oracle = fastfeed.Decoder(SHARED), Oracle(SHARED)
+        self.ring = self.decoder.ring.reader()
+        self.ticks = []
+
+    def told(self, sort: str, number: object, symbols: str = "") -> str:
+        """A letter per tick: in order, a duplicate, or after a gap."""
+        document = {"e": sort, "n": number, "h": {"n": number}, "d": [{"s": symbol, "p": 1} for symbol in symbols]}
+        payload = json.dumps(document).encode()
+        self.decoder.decode(payload, recv_ns=1)
+        self.oracle.decode(payload, 1)
+        ticks = self.ring.read()
+        self.ticks.append(ticks.view(TICK_DTYPE_PLAIN))
+        return "".join(LETTER[Flag(int(flags))] for flags in ticks["flags"])
+
+    def check(self) -> None:
+        assert_same(self.decoder, np.concatenate(self.ticks), self.oracle)
+
+
+@pytest.mark.parametrize("sort", ["rising", "counted"])
+def test_elements_that_share_their_messages_number_are_no_duplicates_of_each_other(sort):
+    shared = Shared()
+    assert shared.told(sort, 5, "AABA") == "...."
+    assert shared.told(sort, 6, "AA") == ".."
+    assert shared.told(sort, 6, "AA") == "DD"
+    assert shared.told(sort, 5, "AB") == "DD"
+    assert shared.told(sort, 7, "BAB") == "..." if sort == "rising" else "G.."
+    shared.check()
+
+
+def test_a_gap_is_one_gap_and_every_element_behind_it_says_so():
+    shared = Shared()
+    assert shared.told("counted", 5, "AA") == ".."
+    assert shared.told("counted", 8, "AAA") == "GGG"
+    assert [(gap.first, gap.last) for gap in shared.decoder.gaps()] == [(6, 7)]
+    assert shared.told("counted", 8, "A") == "D"
+    shared.check()
+
+
+def test_eight_rising_messages_below_are_a_reset_however_many_elements_they_have():
+    shared = Shared()
+    shared.told("rising", 100, "A")
+    for number in range(1, 8):
+        assert shared.told("rising", number, "AAA") == "DDD"
+    assert shared.told("rising", 8, "AAA") == "..."
+    assert shared.told("rising", 9, "AA") == ".."
+    assert shared.decoder.stats()["resets"] == 1
+    shared.check()
+
+
+def test_two_messages_of_one_frame_with_one_number_are_repeats():
+    decoder = fastfeed.Decoder(SHARED)
+    ring = decoder.ring.reader()
+    message = {"e": "rising", "n": 5, "d": [{"s": "A", "p": 1}, {"s": "A", "p": 2}]}
+    decoder.decode(json.dumps([message, message]).encode())
+    assert [int(flags) for flags in ring.read()["flags"]] == [0, 0, Flag.DUPLICATE, Flag.DUPLICATE]
+
+
+def test_a_connections_numbers_are_moved_by_control_messages_and_empty_ones():
+    shared = Shared()
+    assert shared.told("beat", "0") == ""
+    assert shared.told("all", "1", "AB") == ".."
+    assert shared.told("beat", "2") == ""
+    assert shared.told("all", 3) == ""
+    assert shared.told("all", "4", "BA") == ".."
+    assert shared.decoder.gaps() == []
+    assert shared.told("beat", "9") == ""
+    assert shared.decoder.gaps() == [Gap("", "", 5, 8, 1)]
+    assert shared.told("all", "10", "A") == "."
+    assert shared.told("all", "12", "AB") == "GG"
+    assert shared.decoder.gaps()[-1] == Gap("quote", "A", 11, 11, 1)
+    assert shared.decoder.stats()["control"] == 3
+    shared.check()
+    shared.decoder.connected(0)
+    assert shared.told("beat", "0") == ""
+    assert len(shared.decoder.gaps()) == 2
+
+
+@pytest.mark.parametrize("number", [None, "x", 1.5, {}, [1], True])
+def test_a_control_message_whose_number_cannot_be_read_is_control_all_the_same(number):
+    shared = Shared()
+    shared.told("all", 1, "A")
+    shared.told("beat", number)
+    assert shared.told("all", 2, "A") == "."
+    assert shared.decoder.stats()["control"] == 1
+    shared.check()
+
+
+numbers = st.integers(1, 14)
+shared_messages = st.tuples(
+    st.sampled_from(["rising", "counted", "all", "beat"]),
+    st.one_of(numbers, numbers.map(str)),
+    st.text("AB", max_size=4),
+)
+
+
+@given(st.lists(shared_messages, max_size=40))
+def test_shared_numbers_agree_with_the_oracle(messages):
+    shared = Shared()
+    shared.ticks.append(shared.ring.read().view(TICK_DTYPE_PLAIN))
+    for message in messages:
+        shared.told(*message)
+    shared.check()
+
+
+def test_shared_numbers_stand_alike_while_two_legs_are_weighed():
+    """The first arrival of a message counts with all elements; one that fills a hole goes out whole, in its place."""
+    decoder = fastfeed.Decoder(SHARED)
+    ring = decoder.ring.reader()
+    for leg in range(2):
+        decoder.leg(leg, leg)
+    decoder.arbitrate(True)
+
+    def tell(source: int, number: int) -> list[tuple[str, int, float]]:
+        document = {"e": "counted", "n": number, "d": [{"s": s, "p": n} for n, s in enumerate("ABA")]}
+        decoder.decode(json.dumps(document).encode(), source=source)
+        return [(decoder.prices.symbols[t["symbol_id"]], int(t["seq"]), float(t["price"])) for t in ring.read()]
+
+    def whole(number: int) -> list[tuple[str, int, float]]:
+        return [("A", number, 0), ("B", number, 1), ("A", number, 2)]
+
+    assert tell(0, 5) == whole(5)
+    assert tell(1, 5) == []
+    assert tell(1, 6) == whole(6)
+    assert tell(0, 6) == []
+    assert tell(0, 8) == []  # 7 may still come by the other leg
+    arrived = tell(1, 7)
+    assert [tick for tick in arrived if tick[0] == "A"] == [("A", 7, 0), ("A", 7, 2), ("A", 8, 0), ("A", 8, 2)]
+    assert [tick for tick in arrived if tick[0] == "B"] == [("B", 7, 1), ("B", 8, 1)]
+    assert decoder.stats()["gaps"] == decoder.stats()["duplicates"] == decoder.stats()["held"] == 0
+
+
+def test_elements_behind_a_gap_are_held_and_released_together():
+    decoder = fastfeed.Decoder(SHARED)
+    ring = decoder.ring.reader()
+    decoder.hold_at_gaps("trade")
+
+    def tell(number: int) -> list[tuple[int, int]]:
+        document = {"e": "counted", "n": number, "d": [{"s": "A", "p": n} for n in range(2)]}
+        decoder.decode(json.dumps(document).encode())
+        return [(int(tick["seq"]), int(tick["flags"])) for tick in ring.read()]
+
+    assert tell(5) == [(5, 0), (5, 0)]
+    assert tell(8) == []
+    assert tell(9) == []
+    assert [(gap.first, gap.last) for gap in decoder.gaps()] == [(6, 7)]
+    decoder.release("A", "trade")
+    ticks = [(int(tick["seq"]), int(tick["flags"])) for tick in ring.read()]
+    assert ticks == [(8, Flag.AFTER_GAP), (8, 0), (9, 0), (9, 0)]
+    assert tell(10) == [(10, 0), (10, 0)]
+
+
+def test_a_control_message_has_no_field_but_its_number():
+    with pytest.raises(fastfeed.ConfigError, match="seq only"):
+        Message("control", has=("e",), price="p")
+    with pytest.raises(fastfeed.ConfigError, match="connection"):
+        Message("control", has=("e",), seq="n", sequence="rising")

@@ -188,3 +188,67 @@ def test_the_symbols_are_a_sequence():
     assert [*reversed(symbols)] == ["C", "B", "A"]
     with pytest.raises(IndexError):
         symbols[3]
+
+
+# ---- aliases ----
+
+ECHO = Schema(Message("quote", symbol="s", bid="b"))
+
+
+def _bid(decoder: fastfeed.Decoder, text: str, bid: float) -> None:
+    assert decoder.decode(json.dumps({"s": text, "b": bid}, ensure_ascii=False).encode()) == 1
+
+
+@pytest.mark.parametrize("text", ["700", "x", "exactly sixteen!", "é" * 40, "a" * 1000, "日本", "7" * 17])
+def test_an_alias_leads_to_the_row_of_its_symbol(text):
+    decoder = fastfeed.Decoder(ECHO)
+    ring = decoder.ring.reader()
+    first = decoder.add_symbol("other")
+    assert decoder.add_alias(text, "700.HK") == first + 1
+    assert decoder.add_alias(text, "700.HK") == first + 1
+    _bid(decoder, text, 1.5)
+    _bid(decoder, "700.HK", 2.5)
+    assert list(decoder.prices.symbols) == ["other", "700.HK"]
+    assert decoder.prices["700.HK"]["bid"] == decoder.prices[text]["bid"] == 2.5
+    assert list(ring.read()["symbol_id"]) == [first + 1] * 2
+    assert decoder.prices["700.HK"]["updates"] == 2
+
+
+def test_an_alias_that_would_mix_two_symbols_is_refused():
+    decoder = fastfeed.Decoder(ECHO)
+    _bid(decoder, "700", 1)
+    with pytest.raises(fastfeed.ConfigError, match="symbol of its own"):
+        decoder.add_alias("700", "700.HK")
+    decoder.add_alias("701", "701.HK")
+    with pytest.raises(fastfeed.ConfigError, match=r"stands for '701\.HK'"):
+        decoder.add_alias("701", "701.US")
+    with pytest.raises(fastfeed.ConfigError, match="empty"):
+        decoder.add_alias("", "701.HK")
+    _bid(decoder, "701", 3)
+    assert decoder.prices["701.HK"]["bid"] == 3
+    assert decoder.prices["700"]["bid"] == 1
+
+
+def test_as_many_aliases_fit_as_symbols_less_one_and_none_is_lost_as_the_index_grows():
+    decoder = fastfeed.Decoder(ECHO, max_symbols=5000)
+    for number in range(4999):
+        assert decoder.add_alias(f"alias {number}", f"{number}.HK") == number
+    with pytest.raises(fastfeed.ConfigError, match="4999 already"):
+        decoder.add_alias("one more", "0.HK")
+    for number in range(0, 4999, 7):
+        assert decoder.prices.id(f"alias {number}") == decoder.prices.id(f"{number}.HK") == number
+        _bid(decoder, f"alias {number}", number)
+    assert len(decoder.prices) == 4999
+    assert decoder.add_symbol("the last") == 4999
+    with pytest.raises(fastfeed.ConfigError, match="all 5000 are taken"):
+        decoder.add_symbol("beyond")
+
+
+def test_a_provider_says_which_spellings_its_messages_may_have():
+    feed = fastfeed.Feed("tickdb", ["700.HK", "BTCUSDT"], channels=["quote"], api_key="k")
+    frame = b'{"cmd":"ticker","data":{"symbol":"700","bid_price":"1","ask_price":"2","timestamp":1}}'
+    assert feed.decoder.decode(frame) == 1
+    assert feed.prices["700.HK"]["ask"] == 2
+    assert list(feed.prices.symbols) == ["700.HK", "BTCUSDT"]
+    with pytest.raises(fastfeed.ConfigError, match=r"'700' of '700.US': it stands for '700.HK'"):
+        feed.subscribe(["700.US"])

@@ -21,7 +21,7 @@ enum ff_flag {
     FF_LAST_LEVEL = 2, /* the last level of its depth message */
     FF_AFTER_GAP = 4,  /* something before this tick was missed; on a row: not yet repaired */
     FF_DUPLICATE = 8,  /* seen before, or older than what was seen: not merged into the row */
-    FF_NOT_LAST = 16,  /* a trade that leaves the last price alone */
+    FF_NOT_LAST = 16,  /* a trade that leaves the last price, and what dates it, alone */
     FF_SELL = 32       /* the aggressor sold; on a level: an ask */
 };
 
@@ -58,7 +58,7 @@ typedef struct ff_row {
     uint64_t updates;   /* ticks merged into this row since it exists */
     int64_t quote_seq;
     int64_t quote_event_ns;
-    int64_t trade_seq;
+    int64_t trade_seq;  /* these two are of the trade that is `last` */
     int64_t trade_event_ns;
 } ff_row;
 

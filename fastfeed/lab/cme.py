@@ -98,6 +98,9 @@ class CmeDesk(Desk):
         status = {"status": f"{kind}D", "subscriptionMessageTypes": types, "subscriptions": wishes}
         return [self._said("SUBSCRIPTION_STATUS", status, requestId=number)]
 
+    def unsaid(self, replies: Sequence[Said]) -> None:
+        self._sent -= len(replies)
+
     def _contracts(self, wish: Mapping[str, Any]) -> list[str]:
         """Every contract of a product, or those of its periods."""
         if wish.get("productType") != "FUT":

@@ -116,6 +116,9 @@ class Desk:
         """The replies to one message of the client."""
         return []
 
+    def unsaid(self, replies: Sequence[Said]) -> None:
+        """The replies just given will not be sent; a desk that numbers what it sends takes their numbers back."""
+
     def beat(self) -> list[Said]:
         """The server's own heartbeat."""
         return []
@@ -279,9 +282,12 @@ class Seat:
         stage, desk = self.stage, self.desk
         counted = desk.counts
         replies = desk.hear(message)
+        if stage.is_frozen or stage.is_withholding:
+            desk.unsaid(replies)
+            replies = []
         if stage.is_frozen:
             return
-        await self.say([] if stage.is_withholding else replies)
+        await self.say(replies)
         if desk.counts and not counted:
             await stage.make_room(self)
 

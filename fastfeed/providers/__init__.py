@@ -143,6 +143,8 @@ class Provider:
     symbol: str = r"\S+"  # a regular expression every symbol matches
     example: str = ""  # a symbol as the provider writes it
     upper: bool = False  # symbols are upper case, however they are typed
+    echoes: Callable[[str], tuple[str, ...]] | None = None  # other spellings of a symbol its messages may have
+    compression: bool = False  # offers permessage-deflate (RFC 7692); what is sent to it is never compressed
     pongs_promised: bool = True  # a ping is always answered, so that silence means death
     beats: Beats = field(default_factory=Beats)
     backoff: Backoff = field(default_factory=Backoff)  # where the user names none

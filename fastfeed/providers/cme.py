@@ -7,7 +7,7 @@ was too slow; there is no replay, the next message is the repair. One bad produc
 A product code brings every expiry; a period code narrows it to one, so a symbol is the contract as CME writes it,
 "CLG6": product, month letter, last digit of the year, which is taken to lie in 2025 to 2034.
 
-The counter is not followed yet, as it counts heartbeats too and starts anew with each session: time tells the order.
+The counter runs over acks and heartbeats too, and starts anew with each session.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _CME = Provider(
             ask="askLevel.0.price",
             ask_size="askLevel.0.qty",
             seq="^.header.sequenceNumber",
-            sequence="time",
+            sequence="connection",
             event_time=("^.header.sentTime", "iso"),
         ),
         Message(
@@ -113,10 +113,10 @@ _CME = Provider(
             size="tradeSummary.tradeQty",
             side="tradeSummary.aggressorSide",
             seq="^.header.sequenceNumber",
-            sequence="time",
+            sequence="connection",
             event_time=("lastUpdateTime", "iso"),
         ),
-        Message("control", has=("header.messageType",)),
+        Message("control", has=("header.messageType",), seq="header.sequenceNumber"),
         name="cme",
     ),
     dialect=Dialect(

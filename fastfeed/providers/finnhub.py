@@ -5,6 +5,8 @@ observations; no official client implements the stream, so all of it is weaker e
 There are no acks: a subscription is known to work by its data. The server says `{"type":"ping"}` about every minute and
 wants no answer (those who answer are cut off no less); it shows that the socket lives, never that data does. Nothing
 carries an id or a number: trades cannot be told apart exactly, and order within a frame is not that of time.
+
+Condition codes are of Finnhub's own table, not Polygon's ids: trades of one share come with "12", here an odd lot.
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ def _read(payload: bytes) -> tuple[Reply, ...]:
     return ()
 
 
+# Finnhub's table of trade conditions (the sheet its documentation links to, as two repositories transcribe it), and of
+# each whether it updates the last price by the CTS and UTP specifications; see polygon.py.
+_NOT_LAST = ("3", "5", "9", "10", "12", "16", "17", "20", "21", "22", "24", "25", "26", "30", "32", "37")
+
 _FINNHUB = Provider(
     name="finnhub",
     url="wss://ws.finnhub.io",
@@ -51,6 +57,8 @@ _FINNHUB = Provider(
             price="p",
             size="v",
             event_time=("t", "ms"),
+            conditions="c",
+            not_last=_NOT_LAST,
         ),
         Message("control", has=("type",)),
         name="finnhub",

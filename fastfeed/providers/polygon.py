@@ -95,8 +95,21 @@ def _bar(event: str, channel: str, symbol: str = "sym") -> Message:
     return Message("bar", match={"ev": event}, channel=channel, symbol=symbol, event_time=("s", "auto"), **_BARS)
 
 
+# Conditions that do not update the consolidated last price: those whose `updates_open_close` is false in the
+# provider's table (`/v3/reference/conditions`), as QuantConnect Lean's PolygonSIPTradeMappings and two transcriptions
+# of 2026 have it. It follows the CTS and UTP output specifications; where those let the first trade of a day pass
+# (sold out of sequence, prior reference, derivatively priced), none does. 12, Form T: extended hours leave it alone.
+_STOCK_NOT_LAST = (2, 5, 7, 10, 12, 13, 15, 16, 20, 21, 22, 29, 32, 33, 37, 52, 53)
+# OPRA's cancels and late reports, trades of several legs in proprietary products, extended hours.
+_OPTION_NOT_LAST = (201, 202, 203, 204, 205, 206, 207, 246, 247, 248)
+
+
 def _trade(
-    event: str = "T", symbol: str = "sym", seq: str | None = "q", side: tuple[str, str] | None = None
+    event: str = "T",
+    symbol: str = "sym",
+    seq: str | None = "q",
+    side: tuple[str, str] | None = None,
+    not_last: tuple[int, ...] | None = None,
 ) -> Message:
     return Message(
         "trade",
@@ -108,6 +121,8 @@ def _trade(
         seq=seq,
         sequence=None if seq is None else "rising",
         event_time=_TIME,
+        conditions=None if not_last is None else "c",
+        not_last=not_last or (),
     )
 
 
@@ -124,7 +139,9 @@ def _quote(event: str = "Q", symbol: str = "sym", seq: str | None = "q", sizes: 
 # `FMV` is the fair market value of a business plan, `V` the value of an index: both are marks, not trades.
 _FAIR_VALUE = Message("mark", match={"ev": "FMV"}, channel="fair_value", symbol="sym", price="fmv", event_time=_TIME)
 
-_STOCKS = (_trade(), _quote(), _bar("A", "second_bar"), _bar("AM", "bar"), _FAIR_VALUE)
+_SECURITIES = (_quote(), _bar("A", "second_bar"), _bar("AM", "bar"), _FAIR_VALUE)
+_STOCKS = (_trade(not_last=_STOCK_NOT_LAST), *_SECURITIES)
+_OPTIONS = (_trade(not_last=_OPTION_NOT_LAST), *_SECURITIES)
 _FUTURES = (_trade(), _quote(seq=None), _bar("A", "second_bar"), _bar("AM", "bar"))
 _FOREX = (
     _quote("C", "p", None, sizes=False, bid="b", ask="a"),
@@ -225,7 +242,7 @@ PROVIDERS = {
         "options",
         "options",
         _STOCK,
-        _STOCKS,
+        _OPTIONS,
         example="O:SPY241220P00720000",
         symbol=r"O:\w+",
         not_whole=frozenset({"quote", "fair_value"}),

@@ -4,7 +4,12 @@ Source: the official documentation repository (asyncapi 1.0.2 of 2026-07 and the
 request has a number: acks are told apart by command and symbols alone. Heartbeat as documented: `{"cmd":"ping"}` is
 answered by `{"cmd":"pong","data":{"timestamp":...}}`; the form with `type`, `id` and `server_time` that articles show
 is read too. `Retry-After` is a header of HTTP answers; in a message it is read where one brings it. There is no
-sequence: no gap can be told, what a cut missed is a window of time. Symbols may be echoed without their suffix.
+sequence: no gap can be told, what a cut missed is a window of time. Symbols may be echoed without their suffix: two
+that differ in nothing else cannot be told apart on one feed.
+
+`Subscription(ALL, "quote", market="HK")` is every ticker of a market (US, HK or CN), in arrays; it wants compression,
+which is offered always (error 2008 without). It ends the subscriptions to single symbols of that market on the same
+connection: have one or the other.
 """
 
 from __future__ import annotations
@@ -21,12 +26,17 @@ from fastfeed.schema import MISSING, Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import dumps, mapping
 
+_WHOLE = "all "  # before the channel of a topic that is a market's
+
 
 def _request(command: str) -> Render:
     def render(_: int, topics: Sequence[str]) -> str:
         channel = _channel_of(topics[0]) if topics else ""
         symbols = [topic.partition(":")[2] for topic in topics]
-        return dumps({"cmd": command, "data": {"channel": channel, "symbols": symbols}}).decode()
+        data: dict[str, object] = {"channel": channel, "symbols": symbols}
+        if channel.startswith(_WHOLE):
+            data = {"universes": symbols, "channels": [channel.removeprefix(_WHOLE)]}
+        return dumps({"cmd": command, "data": data}).decode()
 
     return render
 
@@ -76,10 +86,18 @@ def _code(value: object) -> int | None:
 
 
 def _topics(data: object) -> tuple[str, ...]:
+    if isinstance(data, dict) and isinstance(data.get("universes"), list) and isinstance(data.get("channels"), list):
+        return tuple(f"{_WHOLE}{channel}:{market}" for channel in data["channels"] for market in data["universes"])
     if not isinstance(data, dict) or not isinstance(data.get("channel"), str):
         return ()
     symbols = data.get("symbols")
     return tuple(f"{data['channel']}:{symbol}" for symbol in symbols) if isinstance(symbols, list) else ()
+
+
+def _echoes(symbol: str) -> tuple[str, ...]:
+    """`700.HK` may come back as `700`."""
+    bare = symbol.rpartition(".")[0]
+    return (bare,) if bare else ()
 
 
 _PATH = "/v1/realtime"
@@ -89,7 +107,12 @@ _TICKDB = Provider(
     url="wss://api.tickdb.ai",
     channels={
         # Tickers of forex carry bid and ask, others only a last price: each is read as what it has.
-        "quote": Channel(topic="ticker:{symbol}", path=_PATH),
+        "quote": Channel(
+            topic="ticker:{symbol}",
+            path=_PATH,
+            params={"market": {"US": "US_Stock", "HK": "HK_Stock", "CN": "CN_Stock"}},
+            all=_WHOLE + "ticker:{market}",
+        ),
         "trade": Channel(topic="trade:{symbol}", path=_PATH),
         "depth": Channel(topic="depth:{symbol}", path=_PATH),
     },
@@ -162,6 +185,8 @@ _TICKDB = Provider(
     auth=Auth(env={"api_key": "TICKDB_API_KEY"}, query={"api_key": "{api_key}"}),
     symbol=r"[A-Z0-9.]+",
     example="700.HK",
+    echoes=_echoes,
+    compression=True,
     upper=True,
     evidence=Evidence(
         grade="official documentation, of which two versions differ",
