@@ -794,6 +794,7 @@ cdef class PriceTable:
         cdef uint32_t symbol_id = self._id(symbol)
         with cython.critical_section(self):
             table_judge(t, symbol_id, t.rows[symbol_id].status, 0)
+            t.shaken = False
 
     def set_clock_offset(self, double seconds):
         """This machine's clock minus the provider's, taken off every event-time lag."""

@@ -27,7 +27,7 @@ from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_of, streams_open,
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
-from table cimport table, table_add, table_mark_put, table_put, table_quote
+from table cimport table, table_add, table_mark_put, table_put, table_quote, table_shake
 from tick cimport *
 from watch cimport watch, watch_close, watch_commit, watch_end_shared
 
@@ -162,8 +162,8 @@ cdef inline void decoder_count(decoder* d, const ff_fields* f, int64_t recv_ns, 
     cdef const schema_message* m = &d.program.messages[f.message]
     cdef sequence* s = streams_at(&d.streams, m, NO_SYMBOL, source)
     cdef numbers n
-    if streams_numbers(m, f, s.last, &n):
-        streams_check(&d.streams, s, m, f, &n, NO_SYMBOL, recv_ns)
+    if streams_numbers(m, f, s.last, &n) and streams_check(&d.streams, s, m, f, &n, NO_SYMBOL, recv_ns) == GAP:
+        table_shake(d.table)
 
 
 cdef inline void decoder_levels(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
@@ -221,6 +221,8 @@ cdef inline void decoder_commit(
             watch_commit(&d.watch, m, f, d.slots.levels, k.symbol_id, recv_ns, mono_ns, source)
             return
         k.flags |= FF_AFTER_GAP
+        if m.rule == SEQUENCE_CONNECTION:
+            table_shake(d.table)
     elif verdict == DUPLICATE:
         k.flags |= FF_DUPLICATE
     k.source = source

@@ -13,6 +13,7 @@ from sequence cimport (
     DUPLICATE, GAP, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
     sequence, sequence_check,
 )
+from symbols cimport NO_SYMBOL
 
 
 cdef enum:
@@ -112,6 +113,8 @@ cdef inline int streams_check(
         s.judged = n.seq
         s.verdict = <uint8_t>verdict
     if verdict == GAP:
+        if m.rule == SEQUENCE_CONNECTION:
+            symbol_id = NO_SYMBOL
         streams_gap(
             t, symbol_id, m.channel, last + 1, n.prev if m.rule == SEQUENCE_LINKED else n.first - 1, recv_ns)
     elif verdict == DUPLICATE:

@@ -42,6 +42,7 @@ cdef struct table:
     uint32_t epoch      # moves on with every drain, so that later changes are logged again
     uint64_t updates    # ticks merged into any row
     bint shared         # readers drain while the writer writes, not only between its frames
+    bint shaken         # every row is flagged AFTER_GAP, and none has been cleared since
 
 cdef struct table_reader:
     uint64_t* seen      # per symbol: its row's `updates` when last handled; NULL once detached
@@ -89,6 +90,7 @@ cdef inline void table_add(table* t, uint32_t symbol_id) noexcept nogil:
     r.bid = r.bid_size = r.ask = r.ask_size = r.last = r.last_size = NAN
     t.marks[symbol_id].price = t.marks[symbol_id].index = t.marks[symbol_id].funding = NAN
     t.doubtful[symbol_id] = True
+    t.shaken = False
     order_store32(&t.count, symbol_id + 1)
 
 
@@ -189,6 +191,16 @@ cdef inline void table_judge(table* t, uint32_t symbol_id, uint8_t status, uint8
     order_set8(&r.flags, flags)
     table_unlock(r, version)
     order_set8(&t.doubtful[symbol_id], flags != 0 or not (status == FF_LIVE or status == FF_QUIET))
+
+
+cdef inline void table_shake(table* t) noexcept nogil:
+    """Something is missing, and nobody knows of which row: all are flagged."""
+    cdef uint32_t i
+    if t.shaken:
+        return
+    for i in range(t.count):
+        table_judge(t, i, t.rows[i].status, t.rows[i].flags | FF_AFTER_GAP)
+    t.shaken = True
 
 
 cdef inline void table_mark_put(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:

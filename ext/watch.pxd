@@ -23,7 +23,7 @@ from sequence cimport (
 from streams cimport (
     GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_gap, streams_numbers,
 )
-from table cimport table, table_judge, table_mark_put, table_put
+from table cimport table, table_judge, table_mark_put, table_put, table_shake
 from tick cimport *
 
 
@@ -463,7 +463,9 @@ cdef inline void watch_keep(watch* w, lane* ln) noexcept nogil:
 cdef inline void watch_doubt(watch* w, const schema_message* m, uint32_t symbol_id) noexcept nogil:
     """The row's prices follow a gap."""
     cdef const ff_row* r = &w.table.rows[symbol_id]
-    if m.kind == FF_QUOTE or m.kind == FF_TRADE:
+    if m.rule == SEQUENCE_CONNECTION:
+        table_shake(w.table)
+    elif m.kind == FF_QUOTE or m.kind == FF_TRADE:
         table_judge(w.table, symbol_id, r.status, r.flags | FF_AFTER_GAP)
 
 

@@ -470,6 +470,9 @@ class Engine:
     def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
         return self._lookout.carrying(symbol, channel)
 
+    def subscriptions(self) -> list[Subscription]:
+        return [wish for wishes in self.wanted.values() for wish in wishes]
+
     def on_event(self, event: Event) -> None:
         if isinstance(event, Restored):
             missing = self._still(event.missing)

@@ -50,8 +50,8 @@ class Status(IntEnum):
 class Gap(NamedTuple):
     """A hole in a stream: `first` to `last` were never received. `recv_ns` is when that was noticed (UTC, ns).
 
-    One in the numbers of a whole connection is told of the stream whose message showed it. Where that was a message
-    without a tick, as a heartbeat, `stream` and `symbol` are empty.
+    Of one in the numbers that all streams of a connection share, nobody knows whose messages are missing: `stream` and
+    `symbol` are empty, and every row is flagged AFTER_GAP.
 
     `cause`: "sequence" (the numbers skipped while the connection stood), "reconnect", "resubscribe" or "start" (they
     skipped to the first message after one of these), or "window": a stream without usable numbers was interrupted, and

@@ -80,6 +80,9 @@ class Owner(Protocol):
     def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
         """The subscriptions to a stream, with the connection each comes by."""
 
+    def subscriptions(self) -> list[Subscription]:
+        """All that are wanted."""
+
 
 class Repairs:
     """All gaps of a feed. `root` replaces the provider's HTTP host; `tls` is the user's context, if there is one.
@@ -127,6 +130,7 @@ class Repairs:
         rules = [(message.channel or message.kind, message.rule, message.kind) for message in messages]
         # Where the numbers themselves show what an interruption has cost.
         self._numbered = {channel for channel, rule, _ in rules if rule in ("contiguous", "range", "linked")}
+        self._counted = {channel for channel, rule, _ in rules if rule == "connection"}
         self._priced = {channel for channel, _, kind in rules if kind in ("quote", "trade")}
         self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
         self._looked = 0  # gaps of the decoder's that have been told
@@ -266,7 +270,7 @@ class Repairs:
         fresh = set()
         for gap in found:
             if not gap.symbol:
-                self._tell(gap)  # of a connection, shown by a message without symbol: nobody's to repair
+                self._shaken(gap, now)
                 continue
             key = gap.symbol, gap.stream
             whole = self._breaks.get((ALL, gap.stream))
@@ -290,6 +294,24 @@ class Repairs:
             self._ledger.found(gap, now, afresh=afresh)
         for symbol in fresh:
             self._clear(symbol)
+
+    def _shaken(self, gap: Gap, now: float) -> None:
+        """A hole in what a whole connection counts: any stream so counted may be the one that misses something."""
+        self._tell(gap)
+        counted = [wish for wish in self._owner.subscriptions() if wish.channel in self._counted]
+        arrived = self._arrived(counted)
+        symbols = self._prices.symbols
+        for wish in counted:
+            if _key(wish) in self._breaks:
+                continue  # it begins anew as it is
+            whole = wish.symbol == ALL
+            for symbol in [symbols[row] for row in arrived[wish.channel].nonzero()[0]] if whole else [wish.symbol]:
+                key = symbol, wish.channel
+                if wish.channel in self._priced:
+                    self._flagged[symbol].add(key)
+                self._ledger.found(gap._replace(symbol=symbol, stream=wish.channel), now)
+        for row in (self._prices.array["flags"] & Flag.AFTER_GAP).nonzero()[0]:
+            self._clear(symbols[row])  # unless it is one of these, or has its own reason
 
     def _release(self, key: Key) -> None:
         if self._decoder.release(*key).ticks:

@@ -418,13 +418,16 @@ class Decoder:
     def commit(self, message: Message, fields: dict, recv_ns: int, source: int, serial: tuple) -> None:
         symbol = fields["symbol"]
         if symbol is None:
-            self.judge(message, fields, recv_ns, source, serial)
+            if self.judge(message, fields, recv_ns, source, serial) == "gap":
+                self.shake()
             return
         symbol_id = self.symbols.setdefault(symbol, len(self.symbols))
         flags = Flag.SNAPSHOT if message.snapshot else Flag(0)
         verdict = self.judge(message, fields, recv_ns, source, serial)
         if verdict == "gap":
             flags |= Flag.AFTER_GAP
+            if message.rule == "connection":
+                self.shake()
         elif verdict == "duplicate":
             flags |= Flag.DUPLICATE
         seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
@@ -470,16 +473,24 @@ class Decoder:
             stream.shared = serial, number, verdict
         if missed:
             self.counts["gaps"] += 1
-            channel = "" if fields["symbol"] is None else message.channel or message.kind
-            self.gaps.append(Gap(channel, fields["symbol"] or "", *missed, recv_ns))
+            if message.rule == "connection":
+                self.gaps.append(Gap("", "", *missed, recv_ns))
+            else:
+                self.gaps.append(Gap(message.channel or message.kind, fields["symbol"], *missed, recv_ns))
         elif verdict in ("duplicate", "reset"):
             self.counts[verdict + "s"] += 1
         return verdict
 
+    def row(self, symbol: str) -> dict:
+        return self.rows.setdefault(symbol, dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)})
+
+    def shake(self) -> None:
+        """Any row may be the one that misses something."""
+        for symbol in self.symbols:
+            self.row(symbol)["flags"] |= Flag.AFTER_GAP
+
     def merge(self, message: Message, fields: dict, flags: Flag, recv_ns: int) -> None:
-        row = self.rows.setdefault(
-            fields["symbol"], dict.fromkeys(ROW_FIELDS, math.nan) | {"updates": 0, "flags": Flag(0)}
-        )
+        row = self.row(fields["symbol"])
         for name in () if fields["not_last"] else NUMBERS[message.kind]:
             if name in fields:
                 cell = {"price": "last", "size": "last_size"}.get(name, name)

@@ -533,7 +533,9 @@ async def test_wishes_made_while_away_are_kept_and_all_is_restored(name: str) ->
 
 
 @every
-async def test_events_left_out_and_repeated_are_told_where_numbers_show_them_and_raise_no_false_alarm(name: str) -> None:
+async def test_what_is_left_out_or_repeated_is_told_where_numbers_show_it_and_raises_no_false_alarm(
+    name: str,
+) -> None:
     async with play(name) as played:
         await played.delivers()
         kind, symbol = min(played.wanted)
@@ -604,6 +606,30 @@ async def test_an_array_of_polygons_may_hold_acks_and_data() -> None:
         await until(lambda: played.feed.stats()["ticks"] == 1, "the trade between them")
         assert played.feed.prices["AAPL"]["last"] == 161.87
         assert not int(played.feed.prices["AAPL"]["flags"]) & Flag.AFTER_GAP
+
+
+async def test_a_hole_in_cmes_numbers_doubts_every_contract_until_all_are_subscribed_anew() -> None:
+    async with play("cme") as played:
+        await played.delivers()
+        feed, stage = played.feed, played.stage
+        symbols = {symbol for _, symbol in played.wanted}
+        assert len(symbols) > 1
+        asked = len(stage.heard)
+        stage.skips(1)
+        await stage.plays(kind=QUOTE, symbol=min(symbols))
+        await until(lambda: feed.gaps(), "a heartbeat to show the hole")
+        assert [(*gap[:2], gap.missing) for gap in feed.gaps()] == [("", "", 1)]
+        assert not any(feed.prices.is_fresh(symbol, 60.0) for symbol in symbols)
+        await until(lambda: len(stage.heard) > asked, "subscriptions to be asked for")
+        await until(lambda: set(feed.subscriptions.values()) == {"acked"}, "them to be answered")
+        assert not any(feed.prices.is_fresh(symbol, 60.0) for symbol in symbols)
+        await played.delivers()
+        await until(lambda: all(feed.prices.is_fresh(symbol, 60.0) for symbol in symbols), "all to be fresh again")
+        repaired = [event.gap for event in played.news if isinstance(event, events.GapRepaired)]
+        assert {(gap.stream, gap.symbol) for gap in repaired} == {
+            (channel, symbol) for channel in ("quote", "trade") for symbol in symbols
+        }
+        assert stage.dials == 1
 
 
 async def test_a_half_dead_session_that_holds_the_only_place_is_waited_out() -> None:

@@ -244,8 +244,29 @@ def test_a_connection_counts_over_all_its_symbols():
         decoder.decode(connection(number, f"S{number % 3}"))
     assert decoder.stats()["gaps"] == 0
     decoder.decode(connection(23, "S1"))
-    (gap,) = decoder.gaps()
-    assert (gap.first, gap.last) == (20, 22)
+    assert [gap[:4] for gap in decoder.gaps()] == [("", "", 20, 22)]
+
+
+def test_a_hole_in_a_connections_numbers_flags_every_row_until_it_is_cleared():
+    decoder = fastfeed.Decoder(RULES)
+    prices = decoder.prices
+
+    def flagged() -> list[str]:
+        return [symbol for symbol in prices.symbols if prices[symbol]["flags"] & Flag.AFTER_GAP]
+
+    for number, symbol in enumerate("ABC"):
+        decoder.decode(connection(number, symbol))
+    decoder.decode(connection(9, "B"))
+    assert flagged() == ["A", "B", "C"]
+    prices.repaired("A")
+    decoder.decode(connection(10, "D"))
+    assert flagged() == ["B", "C"]
+    decoder.decode(connection(20, "D"))
+    assert flagged() == ["A", "B", "C", "D"]
+    for symbol in "ABCD":
+        prices.repaired(symbol)
+    decoder.decode(connection(30, "E"))
+    assert flagged() == ["A", "B", "C", "D", "E"]
 
 
 def test_a_sequence_per_connection_restarts_at_connect():
@@ -454,7 +475,7 @@ def test_a_connections_numbers_are_moved_by_control_messages_and_empty_ones():
     assert shared.decoder.gaps() == [Gap("", "", 5, 8, 1)]
     assert shared.told("all", "10", "A") == "."
     assert shared.told("all", "12", "AB") == "GG"
-    assert shared.decoder.gaps()[-1] == Gap("quote", "A", 11, 11, 1)
+    assert shared.decoder.gaps()[-1] == Gap("", "", 11, 11, 1)
     assert shared.decoder.stats()["control"] == 3
     shared.check()
     shared.decoder.connected(0)
