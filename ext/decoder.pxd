@@ -260,7 +260,7 @@ cdef inline void decoder_prices(decoder* d, const ff_fields* f, ff_tick* k) noex
         return
     if k.kind == FF_MARK:
         table_mark_put(d.table, k, f.present, f.null)
-    else:
+    elif k.kind != FF_CORRECTION:
         table_put(d.table, k, f.present, f.null)
 
 

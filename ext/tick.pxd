@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "fastfeed.h" nogil:
     enum:
-        FF_QUOTE, FF_TRADE, FF_LEVEL, FF_MARK, FF_BAR, FF_BAR_VOLUME, FF_CONTROL
+        FF_QUOTE, FF_TRADE, FF_LEVEL, FF_MARK, FF_BAR, FF_BAR_VOLUME, FF_CORRECTION, FF_CONTROL
     enum:
         FF_SNAPSHOT, FF_LAST_LEVEL, FF_AFTER_GAP, FF_DUPLICATE, FF_NOT_LAST, FF_SELL
     enum:

@@ -45,6 +45,7 @@ from fastfeed.records import (
     Spliced,
     Status,
     bars,
+    corrections,
     levels,
     marks,
     quotes,
@@ -67,7 +68,7 @@ __all__ = [
     "Gap", "GapError", "GaveUp", "HandshakeError", "Heartbeat", "Jitter", "Kind", "Message", "Period",
     "PriceReader", "PriceTable", "Provider", "Recovery", "Rotation", "Schema", "Spliced", "StaleError", "Staleness",
     "Status", "Strategy", "Subscription", "SubscriptionRejected", "Symbol", "ThreadedFeed", "TickReader",
-    "TickRing", "Week", "bars", "check", "fx_week", "kernels", "levels", "marks", "quotes", "trades",
+    "TickRing", "Week", "bars", "check", "corrections", "fx_week", "kernels", "levels", "marks", "quotes", "trades",
 ]  # fmt: skip
 
 

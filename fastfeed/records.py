@@ -22,6 +22,7 @@ class Kind(IntEnum):
     MARK = 4
     BAR = 5
     BAR_VOLUME = 6
+    CORRECTION = 7
 
 
 class Flag(IntFlag):
@@ -157,6 +158,11 @@ def quotes(ticks: NDArray[np.void]) -> NDArray[Any]:
 def trades(ticks: NDArray[np.void]) -> NDArray[Any]:
     """The trades among ticks: price, size; SELL in flags where the aggressor sold."""
     return _select(ticks, Kind.TRADE, ("price", "size"))
+
+
+def corrections(ticks: NDArray[np.void]) -> NDArray[Any]:
+    """What the trade told before as `seq` turned out to be: price, size; a size of NaN where it did not happen."""
+    return _select(ticks, Kind.CORRECTION, ("price", "size"))
 
 
 def levels(ticks: NDArray[np.void]) -> NDArray[Any]:

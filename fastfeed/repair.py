@@ -304,13 +304,13 @@ class Repairs:
         for wish in counted:
             if _key(wish) in self._breaks:
                 continue  # it begins anew as it is
-            whole = wish.symbol == ALL
-            for symbol in [symbols[row] for row in arrived[wish.channel].nonzero()[0]] if whole else [wish.symbol]:
+            rows: list[int] = arrived[wish.channel].nonzero()[0].tolist()
+            for symbol in [symbols[row] for row in rows] if wish.symbol == ALL else [wish.symbol]:
                 key = symbol, wish.channel
                 if wish.channel in self._priced:
                     self._flagged[symbol].add(key)
                 self._ledger.found(gap._replace(symbol=symbol, stream=wish.channel), now)
-        for row in (self._prices.array["flags"] & Flag.AFTER_GAP).nonzero()[0]:
+        for row in (self._prices.array["flags"] & Flag.AFTER_GAP).nonzero()[0].tolist():
             self._clear(symbols[row])  # unless it is one of these, or has its own reason
 
     def _release(self, key: Key) -> None:

@@ -61,12 +61,13 @@ class Symbol:
 _NUMBERS: Final[dict[str, tuple[str, ...]]] = {
     "quote": ("bid", "bid_size", "ask", "ask_size"),
     "trade": ("price", "size"),
+    "correction": ("price", "size"),
     "mark": ("price", "index", "funding"),
     "depth": (),
     "bar": ("open", "high", "low", "close", "volume", "vwap", "trades", "start"),
     "control": (),
 }
-_KINDS: Final = {"quote": 1, "trade": 2, "depth": 3, "mark": 4, "bar": 5, "control": 255}
+_KINDS: Final = {"quote": 1, "trade": 2, "depth": 3, "mark": 4, "bar": 5, "correction": 7, "control": 255}
 _INTEGERS: Final = {"seq": 8, "first_seq": 9, "prev_seq": 10}
 _TEXTS: Final = {"event_time": 11, "symbol": 12, "side": 13}
 _LEVELS: Final = {"bids": 14, "asks": 15}
@@ -77,7 +78,6 @@ _NO_NODE: Final = 0xFFFF
 _UNITS: Final = {"s": 0, "ms": 1, "us": 2, "ns": 3, "auto": 4, "iso": 5}
 _RULES: Final = {"none": 0, "rising": 1, "contiguous": 2, "range": 3, "linked": 4, "connection": 5, "time": 6}
 _SNAPSHOT: Final = 1
-_NOT_LAST: Final = 16
 _ENCODINGS: Final = {"json": 0, "msgpack": 1}
 _BINARY: Final = 2
 MAX_NODES: Final = 512
@@ -104,8 +104,10 @@ class Message:
 
     `conditions` says where a trade's conditions are: an array, or one alone; `(reference, "chars")` reads every
     character of a text as one. A trade any of whose conditions is in `not_last` (texts and whole numbers, compared as
-    in `match`) is flagged NOT_LAST: the last price of the row stays. `not_last=True` flags all trades of a message:
-    corrections, cancels. No conditions, or null, is a trade like any other.
+    in `match`) is flagged NOT_LAST: the last price of the row stays. No conditions, or null, is a trade like any other.
+
+    A correction says what the trade told before as `seq` was in truth; one without `size`, that it did not happen. It
+    moves no row.
     """
 
     kind: str
@@ -142,7 +144,7 @@ class Message:
     snapshot: bool = field(default=False, kw_only=True)
     null: tuple[str, ...] = field(default=(), kw_only=True)
     conditions: Ref | tuple[Ref, str] | None = field(default=None, kw_only=True)
-    not_last: tuple[str | int, ...] | bool = field(default=(), kw_only=True)
+    not_last: tuple[str | int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -177,13 +179,15 @@ class Message:
         wanted, found = self.not_last, self.conditions
         if self.kind != "trade" and (wanted or found is not None):
             raise ConfigError(f"a {self.kind} message has no conditions or not_last: trades alone move a last price")
-        if found is not None and (not isinstance(wanted, tuple) or not wanted):
+        if not isinstance(wanted, tuple):
+            raise ConfigError(f"not_last={wanted!r}: use a tuple of conditions")
+        if found is not None and not wanted:
             raise ConfigError(f"conditions={found!r} needs not_last: the conditions that leave the last price alone")
-        if found is None and not isinstance(wanted, bool) and wanted != ():
-            raise ConfigError(f"not_last={wanted!r} needs conditions; not_last=True means all trades of the message")
+        if found is None and wanted:
+            raise ConfigError(f"not_last={wanted!r} needs conditions: where they are")
         if isinstance(found, tuple) and found[1:] != ("chars",):
             raise ConfigError(f'conditions={found!r}: use a reference, or (reference, "chars")')
-        for one in wanted if isinstance(wanted, tuple) else ():
+        for one in wanted:
             if isinstance(one, bool) or not isinstance(one, str | int) or one == "":
                 raise ConfigError(f"not_last has {one!r}: use texts and whole numbers")
             if isinstance(found, tuple) and not (isinstance(one, str) and len(one) == 1 and one.isascii()):
@@ -199,6 +203,8 @@ class Message:
         """The sequence rule in force: the one given, else what kind and fields suggest."""
         if self.sequence is not None:
             return self.sequence
+        if self.kind == "correction":
+            return "none"  # `seq` is that of what is corrected
         if self.seq is None:
             return "time" if self.event_time is not None else "none"
         if self.kind == "trade":
@@ -222,7 +228,7 @@ class Message:
 
     def condition_set(self) -> tuple[bool, tuple[bytes | float, ...]] | None:
         """Whether characters are conditions, and those that leave the last price alone; None without any."""
-        if self.conditions is None or isinstance(self.not_last, bool):
+        if self.conditions is None:
             return None
         found = tuple(one.encode() if isinstance(one, str) else float(one) for one in self.not_last)
         return isinstance(self.conditions, tuple), found
@@ -409,7 +415,7 @@ class _Compiler:
         out = -1 if message.seq is None else _path(message.seq)[0]
         return {
             "kind": _KINDS[message.kind],
-            "flags": (_SNAPSHOT if message.snapshot else 0) | (_NOT_LAST if message.not_last is True else 0),
+            "flags": _SNAPSHOT if message.snapshot else 0,
             "rule": _RULES[message.rule],
             "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
             "stream": stream,

@@ -30,10 +30,11 @@ ISO = re.compile(
 NUMBERS = {
     "quote": ("bid", "bid_size", "ask", "ask_size"),
     "trade": ("price", "size"),
+    "correction": ("price", "size"),
     "mark": ("price", "index", "funding"),
     "bar": ("open", "high", "low", "close", "volume", "vwap", "trades", "start"),
 }
-KINDS = {"quote": Kind.QUOTE, "trade": Kind.TRADE, "mark": Kind.MARK, "bar": Kind.BAR, "depth": Kind.LEVEL}
+KINDS = {"depth": Kind.LEVEL, **{name: Kind[name.upper()] for name in NUMBERS}}
 ROW_FIELDS = ("bid", "bid_size", "ask", "ask_size", "last", "last_size")
 
 
@@ -358,7 +359,7 @@ class Decoder:
             taken[name] = None if is_null else convert(value)
         if not taken.get("symbol"):
             raise Unknown
-        taken["not_last"] = message.not_last is True or self.leaves_last(message, stack)
+        taken["not_last"] = self.leaves_last(message, stack)
         return taken
 
     def leaves_last(self, message: Message, stack: list) -> bool:

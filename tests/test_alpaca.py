@@ -59,6 +59,13 @@ TRADES = (
     '"t":"2023-04-06T11:54:26.838232225Z"},{"T":"t","S":"AAPL","i":75,"x":"Z","p":162.92,"s":3,'
     '"c":["@","F","T","I"],"z":"C","t":"2023-04-06T11:54:26.838562809Z"}]'
 )
+CORRECTED = (
+    '[{"T":"c","S":"EEM","x":"M","oi":52983525033527,"op":39.1582,"os":440000,"oc":[" ","7"],"ci":52983525034326,'
+    '"cp":39.1809,"cs":440000,"cc":[" ","7"],"z":"B","t":"2023-04-06T14:25:06.542305024Z"}]'
+)
+CANCELLED = (
+    '[{"T":"x","S":"GOOGL","i":465,"x":"D","p":105.31,"s":300,"a":"C","z":"C","t":"2023-04-06T13:15:42.83540958Z"}]'
+)
 QUOTES = (
     '[{"T":"q","S":"AMD","bx":"K","bp":91.95,"bs":2,"ax":"Q","ap":91.98,"as":1,"c":["R"],"z":"C",'
     '"t":"2023-04-06T11:54:21.670905508Z"}]'
@@ -102,13 +109,19 @@ OPTION_QUOTE = (
 )
 NAN = math.nan
 NO_ID = 0
-LAST, SELL, SNAPSHOT = int(Flag.LAST_LEVEL), int(Flag.SELL), int(Flag.SNAPSHOT)
+LAST, SELL, SNAPSHOT, NOT_LAST = (int(flag) for flag in (Flag.LAST_LEVEL, Flag.SELL, Flag.SNAPSHOT, Flag.NOT_LAST))
 
 # provider, text, symbol, (kind, id, flags, values, event time) of each tick
 GOLDEN = [
     ("alpaca", TRADES, "AAPL", [
-        (Kind.TRADE, 628, 0, (162.92, 3, NAN, NAN), ns(1680782066, 838232225)),
-        (Kind.TRADE, 75, 0, (162.92, 3, NAN, NAN), ns(1680782066, 838562809)),
+        (Kind.TRADE, 628, NOT_LAST, (162.92, 3, NAN, NAN), ns(1680782066, 838232225)),
+        (Kind.TRADE, 75, NOT_LAST, (162.92, 3, NAN, NAN), ns(1680782066, 838562809)),
+    ]),
+    ("alpaca", CORRECTED, "EEM", [
+        (Kind.CORRECTION, 52983525033527, 0, (39.1809, 440000, NAN, NAN), ns(1680791106, 542305024)),
+    ]),
+    ("alpaca-iex", CANCELLED, "GOOGL", [
+        (Kind.CORRECTION, 465, 0, (105.31, NAN, NAN, NAN), ns(1680786942, 835409580)),
     ]),
     ("alpaca-iex", QUOTES, "AMD", [
         (Kind.QUOTE, NO_ID, 0, (91.95, 2, 91.98, 1), ns(1680782061, 670905508)),
@@ -196,7 +209,7 @@ AAPL = bytes.fromhex(
 
 def test_the_golden_frames_of_messagepack() -> None:
     decoder, [tick] = read("alpaca-msgpack", AAPL)
-    assert told(decoder, np.array([tick]))[0][:4] == ("AAPL", Kind.TRADE, 628, 0)
+    assert told(decoder, np.array([tick]))[0][:4] == ("AAPL", Kind.TRADE, 628, NOT_LAST)
     assert [tick["price"], tick["size"], tick["event_ns"]] == [162.92, 3.0, 1680782066838232225]
 
 
@@ -235,9 +248,6 @@ def test_what_this_library_has_no_place_for_is_unknown_and_never_a_price(name: s
         '[{"T":"s","S":"AAPL","sc":"H","sm":"Trading Halt","rc":"T12","rm":"Trading Halted; For information requested '
         'by NASDAQ","t":"2021-02-22T19:15:00Z","z":"C"}]',
         '[{"T":"i","S":"INAQU","p":9.12,"z":"C","t":"2024-12-13T19:58:09.242138635Z"}]',
-        '[{"T":"c","S":"EEM","x":"M","oi":52983525033527,"op":39.1582,"os":440000,"oc":[" ","7"],"ci":52983525034326,'
-        '"cp":39.1809,"cs":440000,"cc":[" ","7"],"z":"B","t":"2023-04-06T14:25:06.542305024Z"}]',
-        '[{"T":"x","S":"GOOGL","i":465,"x":"D","p":105.31,"s":300,"a":"C","z":"C","t":"2023-04-06T13:15:42.83540958Z"}]',
     ]
     payloads = [repacked(text) if "msgpack" in name else text for text in others]
     decoder, ticks = read(name, *payloads)
@@ -247,9 +257,46 @@ def test_what_this_library_has_no_place_for_is_unknown_and_never_a_price(name: s
 
 def test_a_trade_that_comes_late_does_not_replace_a_newer_one() -> None:
     late = TRADES.replace("26.838562809Z", "25.0Z").replace('"i":75,"x":"Z","p":162.92', '"i":75,"x":"Z","p":1.0')
-    decoder, ticks = read("alpaca", late)
+    decoder, ticks = read("alpaca", late.replace('"F","T","I"', '"F"'))
     assert len(ticks) == 2
     assert decoder.prices["AAPL"]["last"] == 162.92
+
+
+@pytest.mark.parametrize(
+    ("name", "tape", "conditions", "leaves_last"),
+    [
+        ("alpaca", "A", ["@"], False),
+        ("alpaca", "A", ["@", "I"], True),
+        ("alpaca", "B", [" ", "B"], True),
+        ("alpaca", "B", [" ", "W"], False),
+        ("alpaca", "C", ["@", "B"], False),
+        ("alpaca", "C", ["@", "W"], True),
+        ("alpaca", "C", ["@", "F", "T"], True),
+        ("alpaca", "C", [], False),
+        ("alpaca-options", None, "S", False),
+        ("alpaca-options", None, "D", False),  # late, but in its place
+        ("alpaca-options", None, "A", True),
+        ("alpaca-options", None, "v", True),
+    ],
+)
+def test_conditions_leave_the_last_price_alone_as_their_tape_has_it(
+    name: str, tape: str | None, conditions: object, leaves_last: bool
+) -> None:
+    trade = {"T": "t", "S": "AAPL", "i": 1, "p": 10.5, "s": 200, "c": conditions, "t": "2024-03-11T13:35:35Z"}
+    text = json.dumps([trade if tape is None else {**trade, "z": tape}])
+    payloads = {"alpaca": text, "alpaca-msgpack": repacked(text)} if tape else {name: repacked(text)}
+    for one, payload in payloads.items():
+        decoder, [tick] = read(one, payload)
+        assert bool(tick["flags"] & Flag.NOT_LAST) is leaves_last
+        assert math.isnan(decoder.prices["AAPL"]["last"]) is leaves_last
+
+
+def test_corrections_come_with_the_trades_and_move_no_row() -> None:
+    trade = TRADES.replace('["@","F","T","I"]', '["@"]')
+    gone = CANCELLED.replace("GOOGL", "AAPL").replace("465", "628")
+    decoder, ticks = read("alpaca", trade, gone)
+    assert list(fastfeed.corrections(ticks)["seq"]) == [628]
+    assert [decoder.prices["AAPL"][field] for field in ("last", "last_size", "updates")] == [162.92, 3, 2]
 
 
 # Words --------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ NUMBERS = ["1.5", "2", "61800.20", 3, 4.5, "0", 7, 1e5, 12]
 FIELDS = {
     "quote": ["bid", "bid_size", "ask", "ask_size"],
     "trade": ["price", "size", "side"],
+    "correction": ["price", "size"],
     "depth": ["bids", "asks"],
     "mark": ["price", "index", "funding"],
     "bar": ["open", "high", "low", "close", "volume", "vwap", "trades", "start"],
@@ -85,8 +86,6 @@ class Maker:
             options["not_last"] = choice([("x", 7, "btc@x"), (1, 2, "A"), ("A", "y")])
             if options["not_last"] == ("A", "y") and self.chance(0.5):
                 options["conditions"] = (options["conditions"], "chars")
-        elif kind == "trade" and self.chance(0.1):
-            options["not_last"] = True
         return Message(kind, **options)
 
     def schema(self) -> Schema:

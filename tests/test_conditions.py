@@ -111,17 +111,29 @@ def test_an_escaped_condition_is_the_same_condition():
         assert list(ring.read()["flags"] & Flag.NOT_LAST) == [Flag.NOT_LAST, Flag.NOT_LAST, 0]
 
 
-def test_a_message_may_be_not_last_as_a_whole():
+def test_a_correction_is_a_tick_and_moves_no_row():
     schema = Schema(
-        Message("trade", match={"T": "c"}, symbol="s", price="p", side="x", not_last=True),
-        Message("trade", match={"T": "t"}, symbol="s", price="p"),
+        Message("correction", match={"T": "c"}, symbol="s", price="p", size="q", seq="i"),
+        Message("correction", match={"T": "x"}, symbol="s", price="p", seq="i"),
+        Message("trade", match={"T": "t"}, symbol="s", price="p", size="q", seq="i", sequence="rising"),
     )
-    documents = [{"T": kind, "s": "A", "p": 1, "x": "sell"} for kind in "ctct"]
-    assert flags_of(schema, *documents) == [True, False, True, False]
-    decoder = fastfeed.Decoder(schema)
+    clock = fastfeed.Clock.manual()
+    decoder = fastfeed.Decoder(schema, clock=clock)
     ring = decoder.ring.reader()
-    decoder.decode(json.dumps(documents[0]).encode())
-    assert ring.read()["flags"][0] == Flag.NOT_LAST | Flag.SELL
+    for kind, number, price in (("t", 7, 10), ("t", 8, 11), ("c", 7, 10.5), ("x", 8, 11)):
+        decoder.decode(json.dumps({"T": kind, "s": "A", "i": number, "p": price, "q": 3}).encode())
+        decoder.decode(json.dumps({"T": kind, "s": "A", "i": number, "p": price, "q": 3}).encode())
+        clock.advance(1_000_000_000)
+    ticks = ring.read()
+    assert list(fastfeed.trades(ticks)["flags"]) == [0, Flag.DUPLICATE, 0, Flag.DUPLICATE]
+    found = fastfeed.corrections(ticks)
+    assert [tuple(tick) for tick in found[["seq", "price", "flags"]]] == [(7, 10.5, 0)] * 2 + [(8, 11.0, 0)] * 2
+    assert list(found["size"][:2]) == [3, 3]
+    assert np.isnan(found["size"][2:]).all()
+    row = decoder.prices["A"]
+    assert (row["last"], row["trade_seq"], row["updates"]) == (11, 8, 2)
+    assert decoder.prices.ages(channel="trade")[0] == pytest.approx(3.0)
+    assert decoder.stats()["duplicates"] == 2
 
 
 # ---- the row ----
@@ -278,7 +290,7 @@ def test_a_binary_record_cut_anywhere_is_malformed(payload):
     ("options", "named"),
     [
         ({"conditions": "c"}, "needs not_last"),
-        ({"conditions": "c", "not_last": True}, "needs not_last"),
+        ({"conditions": "c", "not_last": True}, "tuple"),
         ({"not_last": (1,)}, "needs conditions"),
         ({"conditions": ("c", "words"), "not_last": ("I",)}, "chars"),
         ({"conditions": ("c", "chars"), "not_last": ("IT",)}, "single"),

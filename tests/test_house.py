@@ -144,8 +144,8 @@ PUBLIC = """
     AuthError Backoff Calendar Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap
     GapError GaveUp HandshakeError Heartbeat Jitter Kind MARK_DTYPE MISSING Message PRICE_DTYPE Period PriceReader
     PriceTable Provider Recovery Rotation Schema Spliced StaleError Staleness Status Strategy Subscription
-    SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN ThreadedFeed TickReader TickRing Week bars check fx_week
-    kernels levels marks quotes trades
+    SubscriptionRejected Symbol TICK_DTYPE TICK_DTYPE_PLAIN ThreadedFeed TickReader TickRing Week bars check corrections
+    fx_week kernels levels marks quotes trades
 """
 
 ROOM_FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")

@@ -16,7 +16,7 @@ import pytest
 from exchange import until
 
 import fastfeed
-from fastfeed import Backoff, Feed, Kind, Subscription, events
+from fastfeed import Backoff, Feed, Flag, Kind, Subscription, events
 from fastfeed.dialect import Refusal
 from fastfeed.errors import AuthError, ConfigError, DecodeError, GaveUp
 from fastfeed.lab.stage import QUOTE, TRADE, Event, Stage
@@ -36,10 +36,19 @@ BATCH = bytes.fromhex(
 
 
 def record(
-    type_: int, symbol: str, price: float, size: int, time: int, *, condition: str = "", centre: str = "V"
+    type_: int,
+    symbol: str,
+    price: float,
+    size: int,
+    time: int,
+    *,
+    condition: str = "",
+    centre: str = "V",
+    subprovider: int = 6,
 ) -> bytes:
     name = symbol.encode()
-    body = bytes([len(name)]) + name + b"\x06" + centre.encode("utf-16-le") + struct.pack("<fIQ", price, size, time)
+    body = bytes([len(name)]) + name + bytes([subprovider]) + centre.encode("utf-16-le")
+    body += struct.pack("<fIQ", price, size, time)
     body += (struct.pack("<I", 1_234_567) if type_ == TRADED else b"") + bytes([len(condition)]) + condition.encode()
     return bytes([type_, 2 + len(body)]) + body
 
@@ -64,10 +73,12 @@ def test_the_frame_of_the_protocol_page() -> None:
     assert [trade[name] for name in ("kind", "price", "size", "event_ns")] == [Kind.TRADE, 150.25, 100, T]
     assert [ask[name] for name in ("kind", "ask", "ask_size", "event_ns")] == [Kind.QUOTE, 150.25999450683594, 300, T]
     assert [bid[name] for name in ("kind", "bid", "bid_size", "event_ns")] == [Kind.QUOTE, 150.24000549316406, 200, T]
+    assert [tick["flags"] for tick in (trade, ask, bid)] == [Flag.NOT_LAST, 0, 0]  # an odd lot
     row = decoder.prices["AAPL"]
-    assert [row[name] for name in ("bid", "bid_size", "ask", "ask_size", "last", "last_size")] == [
-        150.24000549316406, 200, 150.25999450683594, 300, 150.25, 100,
+    assert [row[name] for name in ("bid", "bid_size", "ask", "ask_size")] == [
+        150.24000549316406, 200, 150.25999450683594, 300,
     ]  # fmt: skip
+    assert math.isnan(row["last"])
     assert (
         batch(
             record(TRADED, "AAPL", 150.25, 100, T, condition="@ I"),
@@ -113,6 +124,18 @@ def test_a_record_of_no_length_is_read_once_and_not_as_often_as_the_count_says(c
     decoder, ticks = read(bytes([count]) + bytes(spoiled))
     assert len(ticks) == 0
     assert decoder.stats()["malformed"] == 1
+
+
+def test_letters_leave_the_last_price_alone_as_their_tape_has_it() -> None:
+    """Average price is B on tapes A and B and W on C; what Cboe One says is no letters."""
+    conditions = ["", "@", "@F", "@ B", "@ W", "47", "@ T"]
+    payload = [record(TRADED, "AAPL", 1.5, 1, T, subprovider=one, condition=c) for one in (1, 2, 3) for c in conditions]
+    _, ticks = read(batch(*payload))
+    by_tape = (ticks["flags"] & Flag.NOT_LAST != 0).reshape(3, -1).tolist()
+    of_cta = [False, False, False, True, False, True, True]
+    assert by_tape == [of_cta, of_cta, [False, False, False, False, True, True, True]]
+    _, ticks = read(batch(*payload), name="intrinio-cboe-one")
+    assert not ticks["flags"].any()
 
 
 def test_the_last_byte_of_a_record_is_read() -> None:

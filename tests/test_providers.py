@@ -388,7 +388,7 @@ def test_a_hole_in_a_cme_session_is_a_gap_whatever_shows_it() -> None:
     )
     assert [(gap.stream, gap.symbol, gap.first, gap.last) for gap in decoder.gaps()] == [
         ("", "", 3, 4),
-        ("quote", "CLG6", 6, 7),
+        ("", "", 6, 7),
     ]
     assert list(ticks["flags"]) == [0, Flag.AFTER_GAP, Flag.AFTER_GAP]
 

@@ -13,6 +13,7 @@ enum ff_kind {
     FF_MARK = 4,       /* price index funding */
     FF_BAR = 5,        /* open high low close */
     FF_BAR_VOLUME = 6, /* volume vwap trades start; follows its FF_BAR */
+    FF_CORRECTION = 7, /* price size that the trade told before as `seq` had; without a size it did not happen */
     FF_CONTROL = 255   /* recognised, but not data: never a tick */
 };
 

@@ -49,6 +49,7 @@ ERRORS = {
     413: "star subscription is not allowed for option quotes",
     429: "too many requests",
 }
+ROUND_LOT = 100
 FIRST_CRYPTO_ID = 3_447_222_699_101_865_000
 
 
@@ -289,7 +290,8 @@ class AlpacaDesk(Desk):
 
 
 def _trade(event: Event) -> dict[str, Any]:
-    return {"i": event.number, "x": "V", "p": _whole(event.price), "s": int(event.size), "c": ["@", "I"], "z": "C"}
+    conditions = ["@", "I"] if event.size < ROUND_LOT else ["@"]
+    return {"i": event.number, "x": "V", "p": _whole(event.price), "s": int(event.size), "c": conditions, "z": "C"}
 
 
 def _quote(event: Event) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fastfeed.lab.stage import QUOTE, TRADE, Asked, Desk, Event, Refused, Said, 
 IEX = 6  # the subprovider of every record here
 TRADED, ASK, BID = range(3)
 FULL = 255  # records of a frame
+ROUND_LOT = 100
 FIREHOSE = "$FIREHOSE"
 
 
@@ -77,8 +78,9 @@ class IntrinioDesk(Desk):
                 self._record(ASK, event, event.ask, event.ask_size),
                 self._record(BID, event, event.bid, event.bid_size),
             ]
+        letters = b"@ I" if event.size < ROUND_LOT else b"@"
         volume = self._volume[event.symbol] = self._volume.get(event.symbol, 0) + int(event.size)
-        return [self._record(TRADED, event, event.price, event.size, struct.pack("<I", volume), b"@ I")]
+        return [self._record(TRADED, event, event.price, event.size, struct.pack("<I", volume), letters)]
 
     def _record(
         self, kind: int, event: Event, price: float, size: float, volume: bytes = b"", condition: bytes = b""

@@ -532,7 +532,7 @@ class Stage:
             ask=(cents + dice.randint(1, 5)) / 100,
             ask_size=dice.randint(1, 40),
             price=cents / 100,
-            size=dice.randint(1, 500),
+            size=100 * dice.randint(1, 5),  # round lots, which move the last price on every tape
             sells=dice.random() < 0.5,
         )
         self.events.append(event)

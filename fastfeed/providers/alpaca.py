@@ -21,7 +21,7 @@ from fastfeed.credentials import Auth
 from fastfeed.dialect import Active, Denial, Dialect, Greeting, Refusal, Reply, Welcome
 from fastfeed.failures import Failure
 from fastfeed.gaps import Fetched
-from fastfeed.providers import Channel, Evidence, Provider, Recipe
+from fastfeed.providers import Channel, Evidence, Provider, Recipe, tapes
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import dumps, loads
@@ -135,17 +135,27 @@ def _bar(kind: str, channel: str) -> Message:
     )
 
 
-# `i` names a trade and is no number in a row: ids are ordered neither within an exchange nor between them.
-_TRADE = Message(
-    "trade",
-    match={"T": "t"},
-    symbol="S",
-    price="p",
-    size="s",
-    side="tks",  # crypto
-    seq="i",
-    sequence="time",
-    event_time=_TIME,
+def _trade(*, tape: str | None = None, not_last: tuple[str, ...] = ()) -> Message:
+    """`i` names a trade and is no number in a row: ids are ordered neither within an exchange nor between them."""
+    return Message(
+        "trade",
+        match={"T": "t", **({} if tape is None else {"z": tape})},
+        symbol="S",
+        price="p",
+        size="s",
+        side="tks",  # crypto
+        seq="i",
+        sequence="time",
+        event_time=_TIME,
+        conditions="c" if not_last else None,
+        not_last=not_last,
+    )
+
+
+# Both come unasked with the trades: what one of them was in truth, and that one never was.
+_CORRECTIONS = (
+    Message("correction", match={"T": "c"}, symbol="S", price="cp", size="cs", seq="oi", event_time=_TIME),
+    Message("correction", match={"T": "x"}, symbol="S", price="p", seq="i", event_time=_TIME),
 )
 _QUOTE = Message(
     "quote", match={"T": "q"}, symbol="S", bid="bp", bid_size="bs", ask="ap", ask_size="as", event_time=_TIME
@@ -272,7 +282,7 @@ def _stocks(path: str, topics: Mapping[str, str] = _PLAIN | _MORE, example: str 
     return Stream(
         path=path,
         topics=topics,
-        messages=(_TRADE, _QUOTE, *_BARS),
+        messages=(_trade(tape="C", not_last=tapes.UTP), _trade(not_last=tapes.CTA), _QUOTE, *_BARS, *_CORRECTIONS),
         symbol=r"[A-Z][A-Z0-9./]*",
         example=example,
         recovery={} if feed == "test" else _recovery(feed),
@@ -283,7 +293,7 @@ def _crypto(place: str) -> Stream:
     return Stream(
         path=f"/v1beta3/crypto/{place}",
         topics={**_PLAIN, **_MORE, "depth": "orderbooks"},
-        messages=(_TRADE, _QUOTE, _depth(snapshot=True), _depth(snapshot=False), *_BARS),
+        messages=(_trade(), _QUOTE, _depth(snapshot=True), _depth(snapshot=False), *_BARS),
         symbol=r"[A-Z0-9]+/[A-Z0-9]+",
         example="BTC/USD",
     )
@@ -293,7 +303,7 @@ def _options(path: str) -> Stream:
     return Stream(
         path=path,
         topics={"trade": "trades", "quote": "quotes"},
-        messages=(_TRADE, _QUOTE),
+        messages=(_trade(not_last=tapes.OPRA), _QUOTE),
         symbol=r"[A-Z0-9]+\d{6}[CP]\d{8}",
         example="AAPL240315C00172500",
         not_whole=frozenset({"quote"}),

@@ -22,7 +22,7 @@ from fastfeed.binary import Binary, Number, Skip, Text
 from fastfeed.credentials import Auth, Token
 from fastfeed.dialect import Dialect, Refusal, Reply
 from fastfeed.errors import DecodeError
-from fastfeed.providers import Channel, Evidence, Provider
+from fastfeed.providers import Channel, Evidence, Provider, tapes
 from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import mapping
@@ -66,8 +66,25 @@ _RECORDS = Binary(
 
 
 _TIME = ("time", "ns")
+_CTA_A, _CTA_B = 1, 2  # sub-providers
+
+
+def _trade(subprovider: int | None = None, not_last: tuple[str, ...] = ()) -> Message:
+    return Message(
+        "trade",
+        match={"type": _TRADE, **({} if subprovider is None else {"subprovider": subprovider})},
+        symbol="symbol",
+        price="price",
+        size="size",
+        event_time=_TIME,
+        conditions=("condition", "chars") if not_last else None,
+        not_last=not_last,
+    )
+
+
+# Letters, as the tapes have them; of Cboe One a number whose bits are documented nowhere.
+_LETTERED = (_trade(_CTA_A, tapes.CTA), _trade(_CTA_B, tapes.CTA), _trade(not_last=tapes.UTP))
 _MESSAGES = (
-    Message("trade", match={"type": _TRADE}, symbol="symbol", price="price", size="size", event_time=_TIME),
     # Each side of the best bid and offer comes alone; the table joins them.
     Message("quote", match={"type": _ASK}, symbol="symbol", ask="price", ask_size="size", event_time=_TIME),
     Message("quote", match={"type": _BID}, symbol="symbol", bid="price", bid_size="size", event_time=_TIME),
@@ -86,7 +103,7 @@ def _feed(name: str, host: str, *, trades_only: bool) -> Provider:
         name=name,
         url=f"wss://{host}",
         channels={"trade": channel} if trades_only else {"quote": channel, "trade": channel},
-        schema=Schema(*_MESSAGES, encoding=_RECORDS, name=name),
+        schema=Schema(*((_trade(),) if "cboe" in name else _LETTERED), *_MESSAGES, encoding=_RECORDS, name=name),
         dialect=Dialect(subscribe=_join(trades_only), unsubscribe=_leave, read=_read, acks=False),
         limits=Limits(streams_per_request=1),
         auth=Auth(
