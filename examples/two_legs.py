@@ -13,6 +13,8 @@ async def main() -> None:
         fastfeed.Feed("binance-usdm", ["BTCUSDT"], channels=["trade"], url=venue.url, redundancy=2) as feed,
     ):
         await feed.wait_live(timeout=5.0)
+        while not all(leg["wins"] + leg["seconds"] for leg in feed.stats()["legs"]):
+            await asyncio.sleep(0.01)  # live on one leg is live; here both are to have delivered
         async with feed.events() as events:
             venue.cuts(connection=1)
             async for event in events:
