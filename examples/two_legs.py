@@ -13,8 +13,10 @@ async def main() -> None:
         fastfeed.Feed("binance-usdm", ["BTCUSDT"], channels=["trade"], url=venue.url, redundancy=2) as feed,
     ):
         await feed.wait_live(timeout=5.0)
-        while not all(leg["wins"] + leg["seconds"] for leg in feed.stats()["legs"]):
-            await asyncio.sleep(0.01)  # live on one leg is live; here both are to have delivered
+        async with feed.batches() as batches:
+            async for _ in batches:  # one leg is enough to be live: wait until both have delivered
+                if all(leg["wins"] + leg["seconds"] for leg in feed.stats()["legs"]):
+                    break
         async with feed.events() as events:
             venue.cuts(connection=1)
             async for event in events:
