@@ -400,6 +400,8 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
         m.null_text = _text(kept, b"".join(text + b"\0" for text in source["null"]))
         m.null_texts = len(source["null"])
     m.conditions = source["conditions"]
+    m.spares = source["spares"]
+    m.whole = source["whole"]
     m.shares = source["shares"]
     m.counts = source["counts"]
     m.matches = <schema_match*>calloc(len(matches) + 1, sizeof(schema_match))
@@ -794,7 +796,7 @@ cdef class PriceTable:
         cdef uint32_t symbol_id = self._id(symbol)
         with cython.critical_section(self):
             table_judge(t, symbol_id, t.rows[symbol_id].status, 0)
-            t.shaken = False
+            t.shaken = 0
 
     def set_clock_offset(self, double seconds):
         """This machine's clock minus the provider's, taken off every event-time lag."""
@@ -1212,7 +1214,10 @@ cdef class Decoder:
         return d.ticks - before
 
     def add_symbol(self, str symbol not None):
-        """Give a symbol its row before its first tick; its id. ConfigError if the table is full or the symbol empty."""
+        """Give a symbol its row before its first tick; its id.
+
+        ConfigError if the table is full, the symbol empty, or an alias of another one.
+        """
         cdef _Name name = _Name()
         cdef symbols* s = <symbols*>self.prices._symbols
         cdef uint32_t known, symbol_id
@@ -1227,13 +1232,16 @@ cdef class Decoder:
         if symbol_id == NO_SYMBOL:
             why = f"all {s.limit} are taken, raise max_symbols" if symbol else "it is empty"
             raise ConfigError(f"no row for symbol {symbol!r}: {why}")
+        if self.prices.symbols[symbol_id] != symbol:
+            other = self.prices.symbols[symbol_id]
+            raise ConfigError(f"no row for symbol {symbol!r}: it stands for {other!r} already; give it a feed of its own")
         return symbol_id
 
     def add_alias(self, str text not None, str symbol not None):
         """Another spelling of a symbol that messages may have: from now on it leads to the same row; its id.
 
         The symbol is given a row if it has none yet. ConfigError if the text is empty, a symbol of its own already, or
-        an alias of another one, and if there are as many aliases as `max_symbols` less one.
+        an alias of another one, and if there are as many aliases as `max_symbols` already.
         """
         cdef _Name name = _Name()
         cdef symbols* s = <symbols*>self.prices._symbols
@@ -1243,7 +1251,7 @@ cdef class Decoder:
         with cython.critical_section(self.prices):
             found = symbols_alias(s, name.text, name.size, symbol_id)
         if found == NO_SYMBOL:
-            why = f"there are {s.limit - 1} already, raise max_symbols" if text else "it is empty"
+            why = f"there are {s.aliases} already, raise max_symbols" if text else "it is empty"
             raise ConfigError(f"no alias {text!r} of {symbol!r}: {why}")
         if found != symbol_id:
             other = self.prices.symbols[found]
@@ -1566,7 +1574,7 @@ cdef class Decoder:
         cdef slots* j = <slots*>self._reply
         cdef ff_fields* f
         cdef const schema_message* m
-        cdef Py_ssize_t i, n, at
+        cdef Py_ssize_t i, n, at, symbol_id = _find(self.prices, symbol)
         cdef bint falling
         cdef int outcome = UNREADABLE
         name.set(symbol)
@@ -1585,8 +1593,8 @@ cdef class Decoder:
         for i in range(n):
             f = &j.fields[n - 1 - i if falling else i]
             m = &p.messages[f.message]
-            at = self._lane_for(lanes, m.kind)
-            if at < 0 or f.symbol_size != name.size or memcmp(f.symbol, name.text, name.size) != 0:
+            at = -1 if f.counts else self._lane_for(lanes, m.kind)
+            if at < 0 or symbols_find(<symbols*>self.prices._symbols, f.symbol, f.symbol_size) != symbol_id:
                 continue
             if m.kind == FF_LEVEL:
                 outcome = splice_depth(w, at, m, f, j.levels, recv_ns)

@@ -262,6 +262,7 @@ cdef inline int binary_message(
             message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
+    message_count(j, <uint16_t>i, simd)
     return UNKNOWN
 
 
@@ -433,9 +434,9 @@ cdef inline int binary_straight(
     cdef ff_fields outer
     cdef ff_fields* f = message_open(j, record.message)
     cdef uint32_t _i, before = j.n_fields
-    if f == NULL:
-        return NOT_STRAIGHT
     bound.message = &j.program.messages[record.message]
+    if f == NULL or bound.message.counts:  # which counts without a tick too
+        return NOT_STRAIGHT
     bound.fields = f
     bound.event_ns = 0
     bound.count = 0

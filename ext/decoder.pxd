@@ -21,13 +21,17 @@ from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
 from ring cimport ring, ring_followed, ring_publish
 from scan cimport FF_PADDING
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
-from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, sequence, sequence_rises
+from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_control, slots_grow, slots_reset
 from streams cimport (
-    numbers, streams, streams_at, streams_check, streams_close, streams_numbers, streams_of, streams_open,
+    numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_is_late, streams_numbers,
+    streams_of, streams_open,
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
-from table cimport table, table_add, table_mark_put, table_put, table_quote, table_shake
+from table cimport (
+    table, table_add, table_is_newer, table_is_of_before, table_mark_put, table_put, table_put_last, table_quote,
+    table_shake,
+)
 from tick cimport *
 from watch cimport watch, watch_close, watch_commit, watch_end_shared
 
@@ -147,6 +151,8 @@ cdef inline int decoder_sequence(
     cdef int verdict
     if not streams_numbers(m, f, last, &n):
         return IN_ORDER
+    if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(d.table, symbol_id, m.kind, f.event_ns):
+        streams_forget(&d.streams, s)
     verdict = streams_check(&d.streams, s, m, f, &n, symbol_id, recv_ns)
     if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION and last < n.seq:
         # Taken back: the longer way finds the gap again, and this message is the first that waits behind it.
@@ -207,8 +213,11 @@ cdef inline void decoder_commit(
     cdef ff_tick k
     cdef int64_t lag_ns = 0
     cdef int verdict
+    cdef bint late = False
     k.symbol_id = decoder_symbol(d, f, keyed)
     if k.symbol_id == NO_SYMBOL:
+        if m.rule == SEQUENCE_CONNECTION:
+            d.count(d, f, recv_ns, source)
         return
     if d.watch.on:
         watch_commit(&d.watch, m, f, d.slots.levels, k.symbol_id, recv_ns, mono_ns, source)
@@ -223,8 +232,13 @@ cdef inline void decoder_commit(
         k.flags |= FF_AFTER_GAP
         if m.rule == SEQUENCE_CONNECTION:
             table_shake(d.table)
-    elif verdict == DUPLICATE:
-        k.flags |= FF_DUPLICATE
+    if m.rule == SEQUENCE_CONNECTION and table_is_newer(d.table, k.symbol_id, m.kind, f.event_ns):
+        # Another connection, which is behind the one before it.
+        verdict = DUPLICATE
+        d.streams.duplicates += 1
+    if verdict == DUPLICATE:
+        late = streams_is_late(m, f, &d.table.rows[k.symbol_id])
+        k.flags |= 0 if late else FF_DUPLICATE
     k.source = source
     k.seq = f.integer[0] if f.present >> FIELD_SEQ & 1 else 0
     k.event_ns = f.event_ns
@@ -235,14 +249,16 @@ cdef inline void decoder_commit(
     if k.kind == FF_LEVEL:
         decoder_levels(d, f, &k)
     else:
-        decoder_prices(d, f, &k)
+        decoder_prices(d, m, f, &k, late)
     if verdict != DUPLICATE:
         # Last: a reader in another thread who finds it fresh finds its price too.
         liveness_touch(d.liveness, k.symbol_id, m.channel, mono_ns, lag_ns)
 
 
-cdef inline void decoder_prices(decoder* d, const ff_fields* f, ff_tick* k) noexcept nogil:
-    """To the ring, and to the table unless it is a repeat."""
+cdef inline void decoder_prices(
+    decoder* d, const schema_message* m, const ff_fields* f, ff_tick* k, bint late
+) noexcept nogil:
+    """To the ring, and to the table unless it is a repeat; of one that is `late` only the last price."""
     cdef uint32_t i
     if f.present & 15 == 15:
         memcpy(k.value, f.number, sizeof(k.value))
@@ -258,10 +274,12 @@ cdef inline void decoder_prices(decoder* d, const ff_fields* f, ff_tick* k) noex
         ring_publish(d.ring, k)
     if k.flags & FF_DUPLICATE:
         return
-    if k.kind == FF_MARK:
+    if late:
+        table_put_last(d.table, k, f.present, f.null | m.whole)
+    elif k.kind == FF_MARK:
         table_mark_put(d.table, k, f.present, f.null)
     elif k.kind != FF_CORRECTION:
-        table_put(d.table, k, f.present, f.null)
+        table_put(d.table, k, f.present, f.null | m.whole)
 
 
 cdef inline void decoder_quote(

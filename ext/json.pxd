@@ -293,6 +293,7 @@ cdef inline int json_message(slots* j, const char* start, const char* end, uint1
             message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
+    message_count(j, <uint16_t>i, simd)
     return UNKNOWN
 
 
@@ -341,7 +342,7 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
         if j.program.positional:
             found = json_message(j, start, q, 0, simd)
             if found == UNKNOWN:
-                j.messages = 0
+                j.messages = j.n_fields = 0
         if found == UNKNOWN:
             found = json_elements(j, start, 0, 0, simd)
     elif payload != NULL and payload.type == SLOT_OBJECT:

@@ -471,7 +471,7 @@ cdef inline bint message_close(
 
 
 cdef inline void message_count(slots* j, uint16_t message, bint simd) noexcept nogil:
-    """A message that makes no tick moves the numbers of its connection, if its own can be read."""
+    """A message that makes no tick, or cannot be read, moves the numbers of its connection all the same."""
     cdef const schema_message* m = &j.program.messages[message]
     cdef ff_fields* f = message_open(j, message) if m.counts else NULL
     cdef const slot* s

@@ -403,6 +403,7 @@ cdef inline int msgpack_message(
             message_count(j, <uint16_t>i, simd)
         return DATA
     j.n_fields = before
+    message_count(j, <uint16_t>i, simd)
     return UNKNOWN
 
 
@@ -691,6 +692,7 @@ cdef inline int msgpack_frame(slots* j, msgpack_plans* plans, const char* p, con
     else:
         if is_array:
             j.trace = NULL
+        slots_clear(j)  # a plan that did not fit may have filled some
         q = msgpack_value(j, p, end, 0, 0, simd)
         if q == end:
             found = msgpack_whole(j, p, end, is_array, simd)
@@ -715,7 +717,7 @@ cdef inline int msgpack_whole(slots* j, const char* p, const char* end, bint is_
         found = msgpack_message(j, p, end, 0, end, simd)
         if found != UNKNOWN:
             return found
-        j.messages = 0
+        j.messages = j.n_fields = 0
         return msgpack_elements(j, p, end, 0, 0, simd)
     if payload != NULL and payload.type == SLOT_OBJECT:
         return msgpack_message(j, p, end, j.program.n_messages, end, simd)

@@ -116,6 +116,8 @@ cdef struct schema_message:
     const char* null_text  # strings that mean "explicitly no value", each ended by a NUL
     uint32_t null_texts
     uint8_t conditions   # of TAKE_CONDITIONS: its set
+    bint spares          # some of its trades leave the last price alone
+    uint16_t whole       # a bit per number that has no value if it is left out
     bint shares          # its number is the message's, its ticks are the elements of an array
     bint counts          # it moves the numbers of its connection even if it makes no tick
 

@@ -13,8 +13,8 @@ from schema cimport schema_message
 from sequence cimport (
     SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME, sequence,
 )
-from streams cimport streams_gap
-from table cimport table_judge, table_put
+from streams cimport streams_gap, streams_is_late
+from table cimport table_judge, table_put, table_put_last
 from tick cimport *
 from watch cimport (
     TO_RING, watch, watch_count, watch_floor, watch_give_up, watch_lend, watch_message_of, watch_release, watch_tick,
@@ -117,6 +117,8 @@ cdef inline int splice_trade(
         if lane_fill(ln, seq, seq):
             hold_put(&w.hold, &ln.held, hold_before(&w.hold, &ln.held, seq), &k, seq, True, False)
             w.spliced += 1
+            if streams_is_late(reply, f, &w.table.rows[k.symbol_id]):
+                table_put_last(w.table, &k, f.present, f.null)
         return REPAIRED
     if s.known and seq > s.last + 1:
         if not (watch_lend(w, ln) and lane_dig(ln, s.last + 1, seq - 1, 0, True)):

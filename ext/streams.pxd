@@ -10,10 +10,11 @@ from libc.string cimport memset
 from layout cimport FIELD_SEQ, ff_fields
 from schema cimport schema_message
 from sequence cimport (
-    DUPLICATE, GAP, RESET, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
+    DUPLICATE, GAP, RESET, RESET_RUN, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
     sequence, sequence_check,
 )
 from symbols cimport NO_SYMBOL
+from tick cimport FF_NOT_LAST, ff_row
 
 
 cdef enum:
@@ -98,6 +99,22 @@ cdef inline sequence* streams_at(
     return streams_of(t, m, symbol_id)
 
 
+cdef inline bint streams_is_late(const schema_message* m, const ff_fields* f, const ff_row* r) noexcept nogil:
+    """Is this trade of before the newest, and yet newer than the last price, as those in between were NOT_LAST?"""
+    if not m.spares or f.flags & FF_NOT_LAST or m.rule == SEQUENCE_CONNECTION:
+        return False
+    if m.rule == SEQUENCE_TIME:
+        return f.event_ns > r.trade_event_ns
+    return f.present >> FIELD_SEQ & 1 and f.integer[0] > r.trade_seq
+
+
+cdef inline void streams_forget(streams* t, sequence* s) noexcept nogil:
+    """Its numbers count from a new beginning: the next one is in order whatever it is."""
+    s.known = False
+    s.run = 0
+    t.resets += 1
+
+
 cdef inline int streams_check(
     streams* t, sequence* s, const schema_message* m, const ff_fields* f, const numbers* n, uint32_t symbol_id,
     int64_t recv_ns,
@@ -108,6 +125,11 @@ cdef inline int streams_check(
     if m.shares and s.serial == t.before + f.ordinal and s.judged == n.seq:
         return s.verdict
     verdict = sequence_check(s, m.rule, n.first, n.seq, n.prev)
+    if verdict == RESET and m.rule == SEQUENCE_CONNECTION:
+        # The numbers begin anew in the middle: those taken for repeats until now were none.
+        t.resets += 1
+        verdict = GAP
+        last = n.seq - RESET_RUN
     if m.shares:
         s.serial = t.before + f.ordinal
         s.judged = n.seq

@@ -37,7 +37,7 @@ cdef struct symbols:
     uint32_t count
     uint32_t limit
     uint32_t aliases
-    symbol_entry* entries  # by id, and from `limit` on those of the aliases, as many again less one
+    symbol_entry* entries  # by id, and from `limit` on those of the aliases, as many again
 
 
 cdef inline bint symbols_open(symbols* s, uint32_t limit) noexcept nogil:
@@ -230,7 +230,7 @@ cdef inline uint32_t symbols_alias(symbols* s, const char* text, uint32_t size, 
     if known != NO_SYMBOL or size == 0:
         return known
     symbols_key(key, text, size)
-    if s.aliases + 1 == s.limit or not symbols_fill(s, &s.entries[at], symbol_id, key, text, size):
+    if s.aliases == s.limit or (at + 1) >> SYMBOL_TAG or not symbols_fill(s, &s.entries[at], symbol_id, key, text, size):
         return NO_SYMBOL
     hash = symbols_hash(key, text, size)
     s.aliases += 1

@@ -14,7 +14,7 @@ from order cimport (
     order_add32, order_count, order_fence, order_full_fence, order_get32, order_get64, order_load32, order_load64,
     order_put, order_set8, order_set32, order_set64, order_store32, order_store64, order_take,
 )
-from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, ff_row, ff_tick
+from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, FF_TRADE, ff_row, ff_tick
 
 
 cdef extern from "math.h" nogil:
@@ -42,7 +42,7 @@ cdef struct table:
     uint32_t epoch      # moves on with every drain, so that later changes are logged again
     uint64_t updates    # ticks merged into any row
     bint shared         # readers drain while the writer writes, not only between its frames
-    bint shaken         # every row is flagged AFTER_GAP, and none has been cleared since
+    uint32_t shaken     # so many rows are flagged AFTER_GAP, none of which has been cleared since
 
 cdef struct table_reader:
     uint64_t* seen      # per symbol: its row's `updates` when last handled; NULL once detached
@@ -56,6 +56,12 @@ cdef struct table_reader:
 
 cdef enum:
     NO_SWEEP = 0xFFFFFFFF
+
+cdef extern from *:
+    """
+    #define SESSION_NS (4 * 3600 * INT64_C(1000000000))
+    """
+    int64_t SESSION_NS  # no two messages of one trading session are further apart, as far as order is concerned
 
 
 cdef inline bint table_open(table* t, uint32_t limit) noexcept nogil:
@@ -90,7 +96,6 @@ cdef inline void table_add(table* t, uint32_t symbol_id) noexcept nogil:
     r.bid = r.bid_size = r.ask = r.ask_size = r.last = r.last_size = NAN
     t.marks[symbol_id].price = t.marks[symbol_id].index = t.marks[symbol_id].funding = NAN
     t.doubtful[symbol_id] = True
-    t.shaken = False
     order_store32(&t.count, symbol_id + 1)
 
 
@@ -193,14 +198,39 @@ cdef inline void table_judge(table* t, uint32_t symbol_id, uint8_t status, uint8
     order_set8(&t.doubtful[symbol_id], flags != 0 or not (status == FF_LIVE or status == FF_QUIET))
 
 
+cdef inline bint table_is_of_before(
+    const table* t, uint32_t symbol_id, uint8_t kind, int64_t event_ns
+) noexcept nogil:
+    """Is the row's newest quote (or last trade) so much older that another session has begun since?"""
+    cdef const ff_row* r = &t.rows[symbol_id]
+    cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0
+    return last_ns > 0 and event_ns > last_ns and event_ns - last_ns > SESSION_NS
+
+
+cdef inline bint table_is_newer(const table* t, uint32_t symbol_id, uint8_t kind, int64_t event_ns) noexcept nogil:
+    """Has the row a newer quote (or last trade) by the provider's time?"""
+    cdef const ff_row* r = &t.rows[symbol_id]
+    cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0
+    return event_ns and event_ns < last_ns
+
+
+cdef inline void table_put_last(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:
+    """Merge a trade that comes late, but is newer than the last price: what came in between was NOT_LAST."""
+    cdef ff_row* r = &t.rows[k.symbol_id]
+    cdef uint32_t version = table_lock(r)
+    table_merge(&r.last, k.value[0], 0, present, null)
+    table_merge(&r.last_size, k.value[1], 1, present, null)
+    order_put(&r.trade_seq, &k.seq, 2)  # and trade_event_ns
+    order_count(&r.updates)
+    table_unlock(r, version)
+    table_changed(t, k.symbol_id)
+
+
 cdef inline void table_shake(table* t) noexcept nogil:
     """Something is missing, and nobody knows of which row: all are flagged."""
-    cdef uint32_t i
-    if t.shaken:
-        return
-    for i in range(t.count):
-        table_judge(t, i, t.rows[i].status, t.rows[i].flags | FF_AFTER_GAP)
-    t.shaken = True
+    while t.shaken < t.count:
+        table_judge(t, t.shaken, t.rows[t.shaken].status, t.rows[t.shaken].flags | FF_AFTER_GAP)
+        t.shaken += 1
 
 
 cdef inline void table_mark_put(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:

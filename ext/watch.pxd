@@ -21,9 +21,12 @@ from sequence cimport (
     SEQUENCE_TIME, sequence,
 )
 from streams cimport (
-    GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_gap, streams_numbers,
+    GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_forget, streams_gap, streams_is_late,
+    streams_numbers,
 )
-from table cimport table, table_judge, table_mark_put, table_put, table_shake
+from table cimport (
+    table, table_is_newer, table_is_of_before, table_judge, table_mark_put, table_put, table_put_last, table_shake,
+)
 from tick cimport *
 
 
@@ -395,7 +398,10 @@ cdef inline int watch_judge(
     cdef int verdict = IN_ORDER
     cdef uint8_t lead
     cdef bint joins = m.rule == SEQUENCE_RISING and watch_joins(w, ln, m.channel, leg, source, mono_ns)
-    if m.rule == SEQUENCE_RISING and n.seq > last:
+    if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(w.table, symbol_id, m.kind, f.event_ns):
+        streams_forget(w.streams, s)
+        ln.legs[0].known = ln.legs[1].known = False
+    elif m.rule == SEQUENCE_RISING and n.seq > last:
         joins = joins and s.known and watch_lend(w, ln)
         if not joins:
             first = last + 1
@@ -435,6 +441,8 @@ cdef inline int watch_judge(
                 return SECOND
     if numbered:
         verdict = streams_check(w.streams, s, m, f, n, symbol_id, recv_ns)
+    if verdict == GAP and m.rule == SEQUENCE_CONNECTION:
+        table_shake(w.table)  # whichever leg it is: some lane may have followed it
     if w.arbitrating and m.rule == SEQUENCE_CONNECTION:
         if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
             return SECOND
@@ -463,9 +471,7 @@ cdef inline void watch_keep(watch* w, lane* ln) noexcept nogil:
 cdef inline void watch_doubt(watch* w, const schema_message* m, uint32_t symbol_id) noexcept nogil:
     """The row's prices follow a gap."""
     cdef const ff_row* r = &w.table.rows[symbol_id]
-    if m.rule == SEQUENCE_CONNECTION:
-        table_shake(w.table)
-    elif m.kind == FF_QUOTE or m.kind == FF_TRADE:
+    if m.kind == FF_QUOTE or m.kind == FF_TRADE:
         table_judge(w.table, symbol_id, r.status, r.flags | FF_AFTER_GAP)
 
 
@@ -485,6 +491,7 @@ cdef inline void watch_commit(
     cdef bint floored = ln.floored
     cdef int verdict
     cdef bint two = w.arbitrating or ln.settling
+    cdef bint late
     cdef ff_tick k
     if w.arbitrating and ln.season != w.season:
         w.settling -= ln.settling
@@ -502,6 +509,7 @@ cdef inline void watch_commit(
             w.superseded += count
             w.ticks[0] += count
             liveness_touch(w.liveness, symbol_id, m.channel, mono_ns, lag_ns)
+        ln.verdict = SECOND
         return
     if m.rule == SEQUENCE_LINKED and numbered and floored and n.seq == ln.floor:
         # The delta that ends where the snapshot does is applied all the same.
@@ -517,6 +525,12 @@ cdef inline void watch_commit(
         ln.judged = n.seq
         ln.verdict = <uint8_t>verdict
         ln.flags = k.flags & FF_AFTER_GAP
+    if m.rule == SEQUENCE_CONNECTION and verdict == NEWEST and table_is_newer(w.table, symbol_id, m.kind, f.event_ns):
+        verdict = REPEATED  # of a leg that is behind the one followed before
+        w.streams.duplicates += 1
+    late = (verdict == FILLED or verdict == REPEATED) and streams_is_late(m, f, &w.table.rows[symbol_id])
+    if late:
+        verdict = FILLED
     if two and verdict != REPEATED:
         watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
     if verdict == SECOND:
@@ -542,7 +556,9 @@ cdef inline void watch_commit(
             if m.kind == FF_MARK:
                 table_mark_put(w.table, &k, f.present, f.null)
             else:
-                table_put(w.table, &k, f.present, f.null)
+                table_put(w.table, &k, f.present, f.null | m.whole)
+        elif late:
+            table_put_last(w.table, &k, f.present, f.null | m.whole)
     if verdict != REPEATED and verdict != FILLED:
         liveness_touch(w.liveness, symbol_id, m.channel, mono_ns, lag_ns)  # behind the price
     after = TO_RING

@@ -35,7 +35,8 @@ class Backoff:
     `max_retries` is the number of redials allowed in a row whatever the failure; None leaves each class of failure its
     own budget (`fastfeed.failures.BUDGETS`); `math.inf` never ends, which takes `retries_for_ever=True`. More than
     `storm` reconnects of one connection within `storm_window` seconds raise an alert. A `ladder` names the waits one by
-    one, the last for all that follow, in place of `base` and `cap`; jitter is spread over them likewise.
+    one, the last for all that follow, in place of `base` and `cap`; jitter is spread over them likewise, and no
+    redial is made at once.
 
     Raises:
         ConfigError: for a combination that cannot work.

@@ -16,13 +16,18 @@ from fastfeed.subscriptions import Render
 
 @dataclass(frozen=True)
 class Ack:
-    """A request was accepted: number `id`, or these `topics`; with neither, the oldest unanswered one."""
+    """A request was accepted: number `id`, or these `topics`; with neither, the oldest unanswered one.
+
+    `number` is the server's own number of what it now serves on this connection: see `Dialect.numbered`.
+    """
 
     id: int | None = None
     topics: tuple[str, ...] = ()
+    number: int | None = None
 
     def __post_init__(self) -> None:
         _check_id(self.id)
+        _check_id(self.number)
         _check_texts(self.topics)
 
 
@@ -129,6 +134,9 @@ class Dialect:
     acks: bool = True  # requests are answered; else first data is the only answer there is
     greets: bool = False  # the server speaks first: nothing may be said before its Greeting
     group: Callable[[str], str] | None = None  # of a topic: only topics of one group fit into one request
+    echoes: Callable[[str], tuple[str, ...]] | None = None  # of a topic: other spellings that answers may have
+    # Adds the server's own number of what it serves (`Ack.number`) to a request, where that has to be named.
+    numbered: Callable[[str | bytes, int], str | bytes] | None = None
 
 
 def _check_id(value: object) -> None:

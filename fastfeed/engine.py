@@ -131,11 +131,12 @@ class Engine:
         by_path: dict[str, list[Subscription]] = {}
         new = [wish for wish in wishes if wish not in self.wanted.get(wish.symbol, {})]
         self._check_connections(new)
-        for wish in new:
-            if wish.symbol != ALL:
-                self.decoder.add_symbol(wish.symbol)  # all of them first: a full table leaves nothing half done
-                for text in self.provider.echoes(wish.symbol) if self.provider.echoes is not None else ():
-                    self.decoder.add_alias(text, wish.symbol)
+        symbols = list(dict.fromkeys(wish.symbol for wish in new if wish.symbol != ALL))
+        for symbol in symbols:
+            self.decoder.add_symbol(symbol)  # all of them first: a full table leaves nothing half asked for
+        for symbol in symbols:
+            for text in self.provider.echoes(symbol) if self.provider.echoes is not None else ():
+                self.decoder.add_alias(text, symbol)
         for wish in new:
             self.wanted.setdefault(wish.symbol, {})[wish] = False
             self._require(wish.symbol)

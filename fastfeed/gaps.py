@@ -226,8 +226,11 @@ class Ledger:
         """The streams under repair."""
         return list(self._open)
 
-    def found(self, gap: Gap, now: float, *, afresh: bool = False) -> None:
-        """`gap` has been noticed. `afresh`: the stream has just begun anew, so nothing is gained by asking it to."""
+    def found(self, gap: Gap, now: float, *, afresh: bool = False, shared: bool = False) -> None:
+        """`gap` has been noticed. `afresh`: the stream has just begun anew, so nothing is gained by asking it to.
+
+        `shared`: it is of numbers that other streams share, by which nothing can be fetched or replayed.
+        """
         key = gap.symbol, gap.stream
         known = self._open.get(key)
         if known is not None:
@@ -237,7 +240,9 @@ class Ledger:
             if known.ways[0] is Strategy.RESUBSCRIBE and known.until is None and not afresh:
                 known.first = min(known.first, gap.first)
             return
-        ways = [way for way in self._plan(key).ways if not (afresh and way is Strategy.RESUBSCRIBE)]
+        ways = list(self._plan(key).ways)
+        if shared or afresh:
+            ways = [way for way in ways if (way is Strategy.RESUBSCRIBE) is shared]
         self._begin(key, gap, ways, gap.first, gap.last, now)
 
     def wants(self, key: Key, now: float) -> None:
@@ -270,6 +275,11 @@ class Ledger:
             case _:
                 self._again(key, repair, answer.reason, now)
 
+    def awaits(self, key: Key) -> bool:
+        """Has the stream been asked anew, and is its data waited for?"""
+        repair = self._open.get(key)
+        return repair is not None and repair.ways[0] is Strategy.RESUBSCRIBE and repair.until is not None
+
     def replaying(self) -> list[Key]:
         """Streams whose replay is waited for."""
         return [key for key, one in self._open.items() if one.ways[0] is Strategy.REPLAY and one.until is not None]
@@ -287,6 +297,14 @@ class Ledger:
         repair = self._open.get(key)
         if repair is not None and repair.ways[0] is Strategy.RESUBSCRIBE:
             self._done(key, repair, now)
+
+    def missed(self, gap: Gap, now: float) -> None:
+        """The stream delivers, but `gap`, of shared numbers, lies before its first message since it was asked anew."""
+        repair = self._open.get((gap.symbol, gap.stream))
+        if repair is not None and repair.ways[0] is Strategy.RESUBSCRIBE:
+            repair.until = None
+        else:
+            self.found(gap, now, shared=True)
 
     def lost(self, key: Key, now: float) -> None:
         """The connection is gone, and the redial asks for the stream anew: only a fetch goes on."""

@@ -136,6 +136,7 @@ class Repairs:
         self._looked = 0  # gaps of the decoder's that have been told
         self._breaks: dict[Key, Break] = {}  # of streams that have not delivered since
         self._flagged: dict[str, set[Key]] = defaultdict(set)  # by symbol: why its row is flagged
+        self._doubted: dict[Key, Gap] = {}  # asked anew, and what may have swallowed their new beginning
         self._failed: set[Key] = set()  # those of them nothing more is done about
         self._alerted: set[Key] = set()  # of those that were told as unrepaired, and are still
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,12 +178,18 @@ class Repairs:
         for subscription in subscriptions:
             key = _key(subscription)
             broken = self._breaks.pop(key, None)
-            if broken is None:
-                continue
             for one in self._parts(key):
+                # Where another connection delivers too, only the ledger knows of a new beginning.
+                if broken is None and not self._ledger.awaits(one):
+                    continue
+                if one in self._doubted:
+                    self._doubt(one, self._doubted.pop(one), now)
+                    continue
                 self._ledger.delivered(one, now)
                 if one in self._alerted:
                     self._settled(one)
+            if broken is None:
+                continue
             recipe = self._provider.recovery.get(subscription.channel, _RECIPE)
             is_whole = any(name in recipe.whole for name, _ in subscription.params)
             if broken.cause == "start":
@@ -222,6 +229,7 @@ class Repairs:
         self._breaks.pop(key, None)
         for one in self._parts(key):
             self._ledger.drop(one)
+            self._doubted.pop(one, None)
             self._release(one)
             self._settled(one)
 
@@ -268,9 +276,11 @@ class Repairs:
         self._looked = self._decoder.stats()["gaps"]
         now = self._now()
         fresh = set()
+        shaken: Gap | None = None
         for gap in found:
             if not gap.symbol:
-                self._shaken(gap, now)
+                self._tell(gap)
+                shaken = gap if shaken is None else shaken._replace(last=gap.last)
                 continue
             key = gap.symbol, gap.stream
             whole = self._breaks.get((ALL, gap.stream))
@@ -292,26 +302,34 @@ class Repairs:
             if self._plan(gap.stream).fetched is Fetched.SNAPSHOT and len(self._ledger) >= self._options.in_flight:
                 self._release(key)  # it has to queue; once it is fetched it is held again
             self._ledger.found(gap, now, afresh=afresh)
+        if shaken is not None:
+            self._shaken(shaken, now)
+            symbols = self._prices.symbols
+            rows: list[int] = (self._prices.array["flags"] & Flag.AFTER_GAP).nonzero()[0].tolist()
+            fresh.update(symbols[row] for row in rows)
         for symbol in fresh:
-            self._clear(symbol)
+            self._clear(symbol)  # unless there is a reason to doubt it
 
     def _shaken(self, gap: Gap, now: float) -> None:
         """A hole in what a whole connection counts: any stream so counted may be the one that misses something."""
-        self._tell(gap)
         counted = [wish for wish in self._owner.subscriptions() if wish.channel in self._counted]
         arrived = self._arrived(counted)
         symbols = self._prices.symbols
         for wish in counted:
-            if _key(wish) in self._breaks:
-                continue  # it begins anew as it is
-            rows: list[int] = arrived[wish.channel].nonzero()[0].tolist()
-            for symbol in [symbols[row] for row in rows] if wish.symbol == ALL else [wish.symbol]:
+            mine = [wish.symbol]
+            if wish.symbol == ALL:
+                mine = [symbols[row] for row in arrived[wish.channel].nonzero()[0].tolist()]
+            for symbol in mine:
                 key = symbol, wish.channel
-                if wish.channel in self._priced:
-                    self._flagged[symbol].add(key)
-                self._ledger.found(gap._replace(symbol=symbol, stream=wish.channel), now)
-        for row in (self._prices.array["flags"] & Flag.AFTER_GAP).nonzero()[0].tolist():
-            self._clear(symbols[row])  # unless it is one of these, or has its own reason
+                if key in self._breaks or self._ledger.awaits(key):
+                    self._doubted[key] = gap
+                else:
+                    self._doubt(key, gap, now)
+
+    def _doubt(self, key: Key, gap: Gap, now: float) -> None:
+        if key[1] in self._priced:
+            self._flagged[key[0]].add(key)
+        self._ledger.missed(gap._replace(symbol=key[0], stream=key[1]), now)
 
     def _release(self, key: Key) -> None:
         if self._decoder.release(*key).ticks:

@@ -47,7 +47,9 @@ class Retries:
         if self._is_spent(failure) or (retry_after or 0.0) > LONGEST_WAIT:
             return None
         if stable:
-            self._is_free = failure in AT_ONCE
+            self._is_free = (
+                failure in AT_ONCE and self._backoff.ladder is None
+            )  # whose first step is the least there is
         delay = self._backoff.delay(max(0, self.attempts - self._is_free), self._random())
         if stable and self._is_free:
             delay = 0.0

@@ -99,8 +99,9 @@ class Message:
     mean it. `level` says where price and size are in one level of `bids` and `asks`. `sequence` is rising, contiguous,
     range, linked, connection, time or none; by default what the fields suggest. Elements of an `each` that share their
     message's `seq` share its verdict. A control message has no fields but `seq`: it makes no tick, but counts where the
-    rule is connection. Strings in `null` mean "explicitly no
-    value" wherever a number is expected. `channel` names the channel, by default its kind.
+    rule is connection. Strings in `null` mean "explicitly no value" wherever a number is expected. A quote or trade
+    that is `whole` has no value where it leaves a number out; of others the row keeps the one it has. `channel` names
+    the channel, by default its kind.
 
     `conditions` says where a trade's conditions are: an array, or one alone; `(reference, "chars")` reads every
     character of a text as one. A trade any of whose conditions is in `not_last` (texts and whole numbers, compared as
@@ -142,6 +143,7 @@ class Message:
     event_time: Ref | tuple[Ref, str] | None = field(default=None, kw_only=True)
     sequence: str | None = field(default=None, kw_only=True)
     snapshot: bool = field(default=False, kw_only=True)
+    whole: bool = field(default=False, kw_only=True)
     null: tuple[str, ...] = field(default=(), kw_only=True)
     conditions: Ref | tuple[Ref, str] | None = field(default=None, kw_only=True)
     not_last: tuple[str | int, ...] = field(default=(), kw_only=True)
@@ -171,6 +173,8 @@ class Message:
             raise ConfigError(f"a {self.kind} message needs at least one of {wanted}")
         if self.sequence is not None and self.sequence not in _RULES:
             raise ConfigError(f"unknown sequence rule {self.sequence!r}: use one of {', '.join(_RULES)}")
+        if self.whole and self.kind not in ("quote", "trade"):
+            raise ConfigError(f"a {self.kind} message cannot be whole: quotes and trades alone are merged into a row")
         if self.unit not in _UNITS:
             raise ConfigError(f"unknown time unit {self.unit!r}: use one of {', '.join(_UNITS)}")
         self._check_conditions()
@@ -416,6 +420,10 @@ class _Compiler:
         return {
             "kind": _KINDS[message.kind],
             "flags": _SNAPSHOT if message.snapshot else 0,
+            "spares": message.conditions is not None,
+            "whole": sum(
+                1 << bit for bit, name in enumerate(_NUMBERS[message.kind]) if message.whole and getattr(message, name)
+            ),
             "rule": _RULES[message.rule],
             "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,
             "stream": stream,

@@ -142,7 +142,15 @@ class Session:
         self.name = name
         self.host = host
         self.state = State.IDLE
-        self.book = Book(dialect.subscribe, dialect.unsubscribe, limits, acks=dialect.acks, group=dialect.group)
+        self.book = Book(
+            dialect.subscribe,
+            dialect.unsubscribe,
+            limits,
+            acks=dialect.acks,
+            group=dialect.group,
+            echoes=dialect.echoes,
+            numbered=dialect.numbered,
+        )
         self.pulse = Pulse(heartbeat, pongs_promised=pongs_promised)
         # The application's pings go on where the user wants none of the protocol's: the server counts on them.
         self.app_pulse = Pulse(Heartbeat(interval=beats.interval, timeout=beats.timeout))
@@ -558,9 +566,10 @@ class Session:
 
     def _reply(self, reply: Reply, now: float, utc: float) -> None:
         match reply:
-            case Ack(request_id, topics):
+            case Ack(request_id, topics, number):
                 if self.book.acked(request_id, topics):
                     self._unanswered = 0
+                    self.book.number = self.book.number if number is None else number
             case Active(topics):
                 if self.book.active(topics):
                     self._unanswered = 0

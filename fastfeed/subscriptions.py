@@ -16,6 +16,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 ALL = "*"  # the symbol that stands for every symbol of a channel
+_REMEMBERED = 100  # accepted requests of a connection that a later refusal may still mean
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -130,7 +131,8 @@ class Pace:
 class Book:
     """The record of one connection: the truth about what is wanted, whatever happens to the socket.
 
-    `acks`: requests are answered. `group`: only topics of one group fit into one request.
+    `acks`: requests are answered. `group`: only topics of one group fit into one request. `echoes`: other spellings of
+    a topic that answers may have. `numbered` adds the server's number of what it serves to a request.
     """
 
     def __init__(
@@ -141,16 +143,24 @@ class Book:
         *,
         acks: bool = True,
         group: Callable[[str], str] | None = None,
+        echoes: Callable[[str], tuple[str, ...]] | None = None,
+        numbered: Callable[[str | bytes, int], str | bytes] | None = None,
     ) -> None:
         self._render = {True: subscribe, False: unsubscribe}
         self._limits = limits
         self._acks = acks
         self._group = group
+        self._echoes = echoes
+        self._numbered = numbered
+        self.number: int | None = None  # the server's, of what it serves on this connection
         self._records: dict[Subscription, Record] = {}  # in order of importance
         self._whole: dict[str, Record] = {}  # by channel: the record of all its symbols
         self._unwanted: dict[str, Record] = {}  # by topic: on the wire, but no longer wanted
         self._topics: Counter[str] = Counter()  # how many wishes each topic serves
         self._requests: dict[int, Request] = {}  # unanswered, oldest first
+        self._accepted: deque[Request] = deque(
+            maxlen=_REMEMBERED
+        )  # of this connection: a server may think better of it
         self._last_id = 0
         self._unnamed = 0  # refusals that do not say of which of several requests
         self._singly = False  # one request at a time, so that such a refusal can only mean that one
@@ -243,6 +253,8 @@ class Book:
     def lost(self) -> list[Record]:
         """The connection is gone: everything but the rejected is wanted again. Returns those."""
         self._requests.clear()
+        self._accepted.clear()
+        self.number = None
         self._unwanted.clear()
         self._unnamed = 0
         self._singly = False
@@ -255,7 +267,8 @@ class Book:
     @property
     def pending(self) -> bool:
         """There is something to ask for, and it may be asked now."""
-        if self._singly and self._requests:
+        singly = self._singly or (self._numbered is not None and self.number is None)
+        if singly and self._requests:
             return False
         wanted = Stage.WANTED
         for record in self._records.values():
@@ -275,7 +288,10 @@ class Book:
         topics = dict.fromkeys(record.topic for record in batch)
         if subscribes and len(self._topics) < len(self._records):
             batch = [record for record in waiting if record.topic in topics]  # one topic serves several wishes
-        request = Request(self._last_id, render(self._last_id, list(topics)), now, tuple(batch), subscribes)
+        text = render(self._last_id, list(topics))
+        if self._numbered is not None and self.number is not None:
+            text = self._numbered(text, self.number)
+        request = Request(self._last_id, text, now, tuple(batch), subscribes)
         if self._acks:
             self._requests[request.id] = request
         for record in batch:
@@ -309,6 +325,7 @@ class Book:
         request = self._answered_request(request_id)
         if request is None:
             return False
+        self._accepted.append(request)
         for record in request.records:
             if record.stage is Stage.REQUESTED:
                 record.stage = Stage.ACKED
@@ -339,13 +356,19 @@ class Book:
 
         One bad name refuses a whole request, so a request for several is asked again in halves until the culprit stands
         alone. A refusal that names neither means the only request on its way; with several on their way it is counted
-        until it must mean all that are left, and from then on one is asked at a time.
+        until it must mean all that are left, and from then on one is asked at a time. One that contradicts an ack is
+        believed for what has not delivered: asking again costs less than waiting for what nobody sends.
         """
         if topics:
-            known = self._rejected([r for r in self if r.topic in topics and r.stage is not Stage.REJECTED], reason)
+            named = frozenset(topics)
+            known = self._rejected([r for r in self if self._is_of(r, named) and r.stage is not Stage.REJECTED], reason)
             self._answered(topics, Stage.REJECTED, reason)
             return known or None
         if request_id is not None:
+            for accepted in self._accepted:
+                if accepted.id == request_id and accepted.subscribes:
+                    self._accepted.remove(accepted)
+                    return self._refuse(accepted, reason, Stage.ACKED)
             request = self._answered_request(request_id)
             return None if request is None else self._refuse(request, reason)
         if not self._acks:
@@ -366,8 +389,8 @@ class Book:
             rejected += self._refuse(request, reason)
         return rejected
 
-    def _refuse(self, request: Request, reason: str) -> list[Record]:
-        asked = [record for record in request.records if record.stage is Stage.REQUESTED]
+    def _refuse(self, request: Request, reason: str, at: Stage = Stage.REQUESTED) -> list[Record]:
+        asked = [record for record in request.records if record.stage is at]
         if not request.subscribes or len(request.records) > 1:
             self._halve(asked)
             return []
@@ -389,12 +412,17 @@ class Book:
             self.strays += 1
         return request
 
+    def _is_of(self, record: Record, named: frozenset[str]) -> bool:
+        """Does an answer for these topics mean this one?"""
+        spellings = () if self._echoes is None else self._echoes(record.topic)
+        return record.topic in named or not named.isdisjoint(spellings)
+
     def _answered(self, topics: Sequence[str], stage: Stage, reason: str) -> bool:
         """The server has answered for these topics one by one; a request is answered once all of its topics are."""
         named = frozenset(topics)
         found = False
         for request in list(self._requests.values()):
-            mine = [record for record in request.records if record.topic in named]
+            mine = [record for record in request.records if self._is_of(record, named)]
             found = found or bool(mine)
             for record in mine:
                 if record.stage is Stage.REQUESTED:

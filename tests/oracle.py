@@ -245,6 +245,7 @@ class Sequence:
 class Decoder:
     """What the compiled decoder must make of every payload. Ticks gather in `ticks` as tuples of the plain record."""
 
+    SESSION_NS = 4 * 3600 * 10**9
     COUNTERS = (
         "frames",
         "data",
@@ -323,7 +324,7 @@ class Decoder:
                 stacks = elements(arrays(message), [envelope, body])
                 found = [(message, self.fields(message, stack)) for stack in stacks]
             except Unknown:
-                return "unknown", []
+                return "unknown", self.number(message, [envelope, body])
             return "data", found or self.number(message, [envelope, body])
         return "unknown", []
 
@@ -429,9 +430,19 @@ class Decoder:
             flags |= Flag.AFTER_GAP
             if message.rule == "connection":
                 self.shake()
-        elif verdict == "duplicate":
-            flags |= Flag.DUPLICATE
         seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
+        row = self.rows.get(symbol, {})
+        if message.rule == "connection" and 0 != event_ns < row.get(f"{message.kind}_event_ns", 0):
+            verdict = "duplicate"  # by another connection, which is behind
+            self.counts["duplicates"] += 1
+        late = verdict == "duplicate" and message.conditions is not None and not fields["not_last"]
+        if message.rule == "time":
+            late = late and event_ns > row.get("trade_event_ns", 0)
+        else:
+            late = late and message.rule != "connection" and fields.get("seq") is not None
+            late = late and seq > row.get("trade_seq", 0)
+        if verdict == "duplicate" and not late:
+            flags |= Flag.DUPLICATE
 
         def tick(kind: Kind, flags: Flag, values: Iterable) -> None:
             four = [math.nan if value is None else value for value in values]
@@ -452,7 +463,9 @@ class Decoder:
         tick(KINDS[message.kind], flags, values[:4])
         if message.kind == "bar":
             tick(Kind.BAR_VOLUME, flags, values[4:])
-        if message.kind in ("quote", "trade") and verdict != "duplicate":
+        if late:
+            self.merge_last(message, fields)
+        elif message.kind in ("quote", "trade") and verdict != "duplicate":
             self.merge(message, fields, flags, recv_ns)
 
     def judge(self, message: Message, fields: dict, recv_ns: int, source: int, serial: tuple) -> str:
@@ -466,10 +479,18 @@ class Decoder:
             else (self.schema.messages.index(message), fields["symbol"])
         )
         stream = self.sequences.setdefault(key, Sequence(message.rule))
+        if message.rule == "rising" and stream.last is not None and number < stream.last:
+            before = self.rows.get(fields["symbol"], {}).get(f"{message.kind}_event_ns", 0)
+            if 0 < before < (fields.get("event_time") or 0) - self.SESSION_NS:
+                stream.last, stream.below = None, []
+                self.counts["resets"] += 1
         shares = message.each is not None and message.seq is not None and steps_of(message.seq)[0] > 0
         if shares and stream.shared[:2] == (serial, number):
             return stream.shared[2]
         verdict, missed = stream.check(number, fields.get("first_seq"), fields.get("prev_seq"))
+        if message.rule == "connection" and verdict == "reset":
+            self.counts["resets"] += 1
+            verdict, missed = "gap", (number - Sequence.RESET_RUN + 1, number - 1)
         if shares:
             stream.shared = serial, number, verdict
         if missed:
@@ -492,15 +513,23 @@ class Decoder:
 
     def merge(self, message: Message, fields: dict, flags: Flag, recv_ns: int) -> None:
         row = self.row(fields["symbol"])
-        for name in () if fields["not_last"] else NUMBERS[message.kind]:
-            if name in fields:
-                cell = {"price": "last", "size": "last_size"}.get(name, name)
-                row[cell] = math.nan if fields[name] is None else fields[name]
+        if fields["not_last"]:
+            row["updates"] += 1
+        else:
+            self.merge_last(message, fields)
         seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
-        row |= {"seq": seq, "event_ns": event_ns, "recv_ns": recv_ns, "updates": row["updates"] + 1}
-        if not fields["not_last"]:
-            row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns}
+        row |= {"seq": seq, "event_ns": event_ns, "recv_ns": recv_ns}
         row["flags"] |= flags & Flag.AFTER_GAP
+
+    def merge_last(self, message: Message, fields: dict) -> None:
+        """The prices and what dates them."""
+        row = self.row(fields["symbol"])
+        for name in NUMBERS[message.kind]:
+            if name in fields or (message.whole and getattr(message, name) is not None):
+                cell = {"price": "last", "size": "last_size"}.get(name, name)
+                row[cell] = math.nan if fields.get(name) is None else fields[name]
+        seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
+        row |= {f"{message.kind}_seq": seq, f"{message.kind}_event_ns": event_ns, "updates": row["updates"] + 1}
 
     def records(self) -> np.ndarray:
         """All ticks so far, dtype TICK_DTYPE_PLAIN."""

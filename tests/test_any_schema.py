@@ -81,6 +81,8 @@ class Maker:
             options["null"] = ("", "x", "0")
         if self.chance(0.2):
             options |= {"channel": choice(["one", "two"]), "snapshot": True}
+        if kind in ("quote", "trade") and self.chance(0.3):
+            options["whole"] = True
         if kind == "trade" and self.chance(0.5):
             options["conditions"] = choice([self.reference(out), "c", "c", "é"])
             options["not_last"] = choice([("x", 7, "btc@x"), (1, 2, "A"), ("A", "y")])

@@ -413,7 +413,7 @@ def cme(kind: str, rest: str) -> str:
         (
             "polygon",
             '[{"ev":"status","status":"auth_timeout","message":"No authentication request received."}]',
-            (Denial(Failure.AUTH, "No authentication request received."),),
+            (Denial(Failure.UNANSWERED, "No authentication request received."),),
         ),
         (
             "polygon",
@@ -492,7 +492,7 @@ def cme(kind: str, rest: str) -> str:
         (
             "tiingo-fx",
             '{"messageType":"I","response":{"code":200,"message":"Success"},"data":{"subscriptionId":2563396}}',
-            (Ack(),),
+            (Ack(number=2563396),),
         ),
         (
             "tiingo-fx",
@@ -584,14 +584,44 @@ def test_whole_numbers_stand_for_prices_and_floats_for_counts() -> None:
     assert [ticks[0][name] for name in ("open", "high", "low", "close")] == [136.0, 136.0, 135.5, 136.0]
 
 
-def test_a_field_left_out_leaves_the_row_and_null_empties_it() -> None:
-    decoder, ticks = decoded("polygon", json.dumps([share()]), json.dumps([share(bp=..., bs=..., q=6)]))
+@pytest.mark.parametrize("left_out", [..., None])
+def test_a_side_that_polygon_leaves_out_is_not_there(left_out: Any) -> None:
+    """What is empty or zero is left out: the bid of before would stand crossed beside the new ask, and fresh."""
+    first, second = share(), share(bp=left_out, bs=left_out, ap=113.0, q=6)
+    decoder, ticks = decoded("polygon", json.dumps([first]), json.dumps([second]))
     assert math.isnan(ticks[1]["bid"])
-    assert decoder.prices["MSFT"]["bid"] == 114.125
-    decoder, ticks = decoded("polygon", json.dumps([share()]), json.dumps([share(bp=None, bs=None, q=6)]))
-    assert math.isnan(ticks[1]["bid"])
-    assert math.isnan(decoder.prices["MSFT"]["bid"])
-    assert decoder.prices["MSFT"]["ask"] == 114.128
+    row = decoder.prices["MSFT"]
+    assert math.isnan(row["bid"])
+    assert math.isnan(row["bid_size"])
+    assert row["ask"] == 113.0
+
+
+def test_a_book_of_cmes_with_one_side_has_no_other() -> None:
+    tob = json.loads(next(golden.text for golden in CME if '"TOB"' in golden.text))
+    one_sided = json.loads(json.dumps(tob))
+    one_sided["payload"][0]["bidLevel"] = []
+    one_sided["header"]["sequenceNumber"] = str(int(tob["header"]["sequenceNumber"]) + 1)
+    decoder, _ = decoded("cme", json.dumps(tob), json.dumps(one_sided))
+    row = decoder.prices["CLG6"]
+    assert [math.isnan(row[name]) for name in ("bid", "bid_size", "ask", "ask_size")] == [True, True, False, False]
+
+
+def test_polygons_numbers_begin_anew_each_day() -> None:
+    """Seven quotes of the next morning were taken for repeats, and a contract with fewer had yesterday's price."""
+    evening, morning = share(q=50385480), share(q=1, bp=99.0, t=share()["t"] + 8 * 3600 * 1000)
+    decoder, ticks = decoded("polygon", json.dumps([evening]), json.dumps([morning]))
+    assert decoder.prices["MSFT"]["bid"] == 99.0
+    assert not ticks["flags"].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "echo", "symbol"), [("forex", "C:EURUSD", "EUR/USD"), ("crypto", "X:BTC-USD", "BTC-USD")]
+)
+def test_polygons_fair_values_spell_pairs_in_a_way_of_their_own(name: str, echo: str, symbol: str) -> None:
+    feed = fastfeed.Feed(f"polygon-{name}", [symbol], channels=["fair_value"], api_key="k")
+    feed.decoder.decode(json.dumps([{"ev": "FMV", "fmv": 1.0631, "sym": echo, "t": 1678220098130}]).encode())
+    assert list(feed.prices.symbols) == [symbol]
+    assert feed.prices.marks[0]["price"] == 1.0631
 
 
 @pytest.mark.parametrize("condition", ['"c":["1"],', '"c":[],', '"c":null,', ""])

@@ -107,7 +107,7 @@ HEADERS: dict[str, set[str]] = {
     "message": {"layout", "number", "scan", "schema", "slots", "tick"},
     "hold": {"tick"},
     "arbiter": {"hold", "sequence"},
-    "streams": {"layout", "schema", "sequence", "symbols"},
+    "streams": {"layout", "schema", "sequence", "symbols", "tick"},
     "watch": {
         "arbiter",
         "histogram",

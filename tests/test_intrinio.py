@@ -130,12 +130,14 @@ def test_letters_leave_the_last_price_alone_as_their_tape_has_it() -> None:
     """Average price is B on tapes A and B and W on C; what Cboe One says is no letters."""
     conditions = ["", "@", "@F", "@ B", "@ W", "47", "@ T"]
     payload = [record(TRADED, "AAPL", 1.5, 1, T, subprovider=one, condition=c) for one in (1, 2, 3) for c in conditions]
-    _, ticks = read(batch(*payload))
+    _, ticks = read(batch(*payload), name="intrinio-delayed-sip")
     by_tape = (ticks["flags"] & Flag.NOT_LAST != 0).reshape(3, -1).tolist()
     of_cta = [False, False, False, True, False, True, True]
     assert by_tape == [of_cta, of_cta, [False, False, False, False, True, True, True]]
     _, ticks = read(batch(*payload), name="intrinio-cboe-one")
     assert not ticks["flags"].any()
+    _, ticks = read(batch(*payload))
+    assert (ticks["flags"] & Flag.NOT_LAST != 0).reshape(3, -1).tolist() == [by_tape[2]] * 3
 
 
 def test_the_last_byte_of_a_record_is_read() -> None:

@@ -632,6 +632,25 @@ async def test_a_hole_in_cmes_numbers_doubts_every_contract_until_all_are_subscr
         assert stage.dials == 1
 
 
+async def test_a_hole_of_one_of_two_legs_of_cme_is_mended_too() -> None:
+    async with play("cme", redundancy=2) as played:
+        await played.delivers()
+        feed, stage = played.feed, played.stage
+        await until(lambda: len(stage.seated()) == 2, "both legs")
+        symbols = {symbol for _, symbol in played.wanted}
+        for seat in list(stage.seats.values())[:1]:
+            seat.skip(1)
+        await stage.plays(kind=QUOTE, symbol=min(symbols))
+        await until(lambda: feed.gaps(), "the hole")
+        await until(lambda: not any(feed.prices.is_fresh(symbol, 60.0) for symbol in symbols), "doubt")
+        async with asyncio.timeout(PATIENCE):
+            while not all(feed.prices.is_fresh(symbol, 60.0) for symbol in symbols):
+                await played.plays()
+                await asyncio.sleep(0.05)
+        assert [alert for alert in played.alerts if "unrepaired" in alert["cause"]] == []
+        assert stage.dials == 2
+
+
 async def test_a_half_dead_session_that_holds_the_only_place_is_waited_out() -> None:
     async with play("tickdb", stage={"lingers": 0.5}) as played:
         await played.delivers()
@@ -641,12 +660,18 @@ async def test_a_half_dead_session_that_holds_the_only_place_is_waited_out() -> 
         assert played.stage.dials <= 4
 
 
-async def test_tiingos_unsubscribe_without_a_number_costs_nothing() -> None:
+async def test_tiingos_number_of_a_subscription_is_named_by_what_adds_to_it_and_takes_from_it() -> None:
     async with play("tiingo-fx") as played:
         await played.delivers()
-        gone = played.stage.symbols[0]
+        gone, *left = played.stage.symbols
         played.feed.unsubscribe([gone])
-        await until(lambda: any("unsubscribe" in str(said) for said in played.stage.heard), "it to be asked")
+        await until(lambda: played.stage.subscribed == {(QUOTE, symbol) for symbol in left}, "it to be left")
+        played.feed.subscribe([gone])
         await played.delivers()
+        assert len({orjson.loads(said)["eventData"].get("subscriptionId") for said in played.stage.heard[1:]}) == 1
+        await played.stage.closes(1012)  # the next connection's number is another
+        await played.delivers()
+        played.feed.unsubscribe([gone])
+        await until(lambda: played.stage.subscribed == {(QUOTE, symbol) for symbol in left}, "it to be left again")
         assert Subscription(gone, "quote") not in played.feed.subscriptions
-        assert played.stage.dials == 1
+        assert played.stage.dials == 2

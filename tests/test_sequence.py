@@ -4,6 +4,7 @@ Recordings are in test_recordings; here every rule by hand, and at random agains
 """
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -221,6 +222,55 @@ def test_a_depth_message_without_levels_moves_the_sequence(stream):
     assert stream.decoder.decode(b'{"e":"range","s":"A","U":6,"u":9,"b":[],"a":[]}') == 0
     assert stream.range(10, 11) == 0
     assert stream.counts == (0, 0, 0)
+
+
+HOUR = 3600 * 10**9
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+def test_a_lower_number_a_session_later_is_a_new_beginning(legs):
+    """Polygon's numbers begin anew each day: not one quote of the next morning may be taken for a repeat."""
+    schema = Schema(Message("quote", symbol="s", bid="b", seq="q", event_time=("t", "ns")))
+    decoder = fastfeed.Decoder(schema)
+    for leg in range(legs):
+        decoder.leg(leg, leg)
+    decoder.arbitrate(legs == 2)
+    ring = decoder.ring.reader()
+
+    def tell(number, hours, source=0):
+        decoder.decode(b'{"s":"A","b":%d,"q":%d,"t":%d}' % (number, number, hours * HOUR), source=source)
+        return [int(flags) for flags in ring.read()["flags"]], decoder.prices["A"]["bid"]
+
+    assert tell(1000, 100) == ([0], 1000)
+    assert tell(990, 103) == ([Flag.DUPLICATE], 1000)  # late, within the session
+    assert tell(3, 105) == ([0], 3)
+    assert tell(4, 105) == ([0], 4)
+    assert tell(2, 105) == ([Flag.DUPLICATE], 4)
+    assert decoder.stats()["resets"] == 1
+    if legs == 2:
+        for number in (3, 4):  # the other leg gets there later
+            assert tell(number, 105, source=1) == ([], 4)
+        assert tell(5, 106, source=1) == ([0], 5)
+        assert tell(5, 106, source=0) == ([], 5)
+
+
+def test_a_whole_quote_has_no_value_where_it_leaves_a_number_out():
+    names = {"symbol": "s", "bid": "b", "bid_size": "B", "ask": "a", "ask_size": "A", "seq": "n"}
+    decoder = fastfeed.Decoder(Schema(Message("quote", match={"e": "q"}, **names, whole=True)))
+    row = lambda: [float(decoder.prices["X"][name]) for name in ("bid", "bid_size", "ask", "ask_size")]  # noqa: E731
+    for number in range(3):
+        decoder.decode(b'{"e":"q","s":"X","b":1.5,"B":2,"a":1.75,"A":3,"n":%d}' % number)
+    assert row() == [1.5, 2, 1.75, 3]
+    decoder.decode(b'{"e":"q","s":"X","a":1.25,"A":3,"n":5}')
+    assert row() == pytest.approx([math.nan, math.nan, 1.25, 3], nan_ok=True)
+    decoder = fastfeed.Decoder(Schema(Message("trade", match={"e": "q"}, symbol="s", price="p", size="q", whole=True)))
+    decoder.decode(b'{"e":"q","s":"X","p":1.5,"q":300}')
+    decoder.decode(b'{"e":"q","s":"X","p":1.75}')
+    assert [decoder.prices["X"]["last"], decoder.prices["X"]["last_size"]] == pytest.approx(
+        [1.75, math.nan], nan_ok=True
+    )
+    with pytest.raises(fastfeed.ConfigError, match="whole"):
+        Message("mark", symbol="s", price="p", whole=True)
 
 
 def test_a_depth_gap_leaves_the_prices_alone(stream):
@@ -481,6 +531,84 @@ def test_a_connections_numbers_are_moved_by_control_messages_and_empty_ones():
     shared.decoder.connected(0)
     assert shared.told("beat", "0") == ""
     assert len(shared.decoder.gaps()) == 2
+
+
+COUNTED = Schema(
+    Message("quote", match={"e": "q"}, symbol="s", bid="b", seq="n", sequence="connection", event_time=("t", "ns")),
+    Message("control", match={"e": "beat"}, seq="n"),
+)
+
+
+class Counted:
+    """A decoder of COUNTED, told quotes by number, symbol and bid."""
+
+    def __init__(self, **options: int) -> None:
+        self.decoder = fastfeed.Decoder(COUNTED, **options)
+        self.ring = self.decoder.ring.reader()
+
+    def tell(self, number: int, symbol: str = "A", bid: object = 1, time: int = 0, source: int = 0) -> list[int]:
+        document = {"e": "q", "s": symbol, "b": bid, "n": number, **({"t": time} if time else {})}
+        self.decoder.decode(json.dumps(document).encode(), source=source)
+        return [int(flags) for flags in self.ring.read()["flags"]]
+
+    def bids(self) -> dict[str, float]:
+        return {symbol: float(self.decoder.prices[symbol]["bid"]) for symbol in self.decoder.prices.symbols}
+
+
+def test_a_message_that_cannot_be_read_or_has_no_row_counts_on_its_connection_all_the_same():
+    counted = Counted(max_symbols=1)
+    counted.tell(1)
+    counted.tell(2, bid="")
+    counted.tell(3, bid={})
+    counted.tell(4, symbol="there is no room for it")
+    assert counted.tell(5) == [0]
+    assert counted.decoder.gaps() == []
+    assert counted.decoder.stats()["unknown"] == 2
+
+
+def test_numbers_of_a_connection_that_begin_anew_in_its_middle_are_a_hole():
+    """What came before that is believed has been taken for repeats: nobody's row is as good as it looks."""
+    counted = Counted()
+    for number, symbol in enumerate("ABCDEFGH", 100):
+        counted.tell(number, symbol)
+    for number, symbol in enumerate("ABCDEFGH"):
+        counted.tell(number, symbol, 2)
+    assert counted.bids() == dict.fromkeys("ABCDEFG", 1.0) | {"H": 2.0}
+    assert [gap[:4] for gap in counted.decoder.gaps()] == [("", "", 0, 6)]
+    assert all(counted.decoder.prices[symbol]["flags"] & Flag.AFTER_GAP for symbol in "ABCDEFGH")
+    assert counted.tell(8) == [0]
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+def test_a_connection_that_is_behind_another_takes_no_price_back(legs):
+    counted = Counted()
+    for leg in range(legs):
+        counted.decoder.leg(leg, leg)
+    counted.decoder.arbitrate(legs == 2)
+    for number in range(10):
+        counted.tell(number, bid=number, time=1000 + number)
+    if legs == 2:
+        counted.decoder.lead(1)
+        counted.decoder.arbitrate(False)
+    else:
+        counted.decoder.connected(0)
+    for number in range(5, 12):
+        flags = counted.tell(number - 5, bid=number, time=1000 + number, source=legs - 1)
+        assert counted.bids() == {"A": max(9.0, number)}
+        assert flags == ([Flag.DUPLICATE] if number < 9 else [0])
+
+
+def test_behind_a_hole_new_symbols_cost_no_walk_each():
+    """Rows are flagged once: what comes up later has its own tick's flag."""
+    shared = Shared()
+    shared.told("all", 1, "A")
+    assert shared.told("all", 3, "BCDEFGH") == "GGGGGGG"
+    prices = shared.decoder.prices
+    assert [bool(prices[symbol]["flags"] & Flag.AFTER_GAP) for symbol in "ABCDEFGH"] == [True] * 8
+    prices.repaired("A")
+    shared.told("all", 4, "I")
+    shared.told("all", 9, "")
+    assert [bool(prices[symbol]["flags"] & Flag.AFTER_GAP) for symbol in "AI"] == [True, True]
 
 
 @pytest.mark.parametrize("number", [None, "x", 1.5, {}, [1], True])

@@ -46,7 +46,7 @@ async def closed(socket: ClientConnection) -> int | None:
 def test_every_desk_is_found_with_symbols_of_its_own(name: str) -> None:
     offer = desks.find(name)
     assert issubclass(offer.desk, Desk)
-    assert len(offer.symbols) == len(set(offer.symbols)) >= 2
+    assert len(offer.symbols) == len(set(offer.symbols)) >= (1 if "alpaca-test" in name else 2)  # it has no other
 
 
 def test_a_desk_that_there_is_not_is_refused_with_those_there_are() -> None:

@@ -240,6 +240,23 @@ def test_answers_to_nothing_we_asked_are_counted_and_change_nothing() -> None:
     assert stages(book) == {"A": "acked"}
 
 
+def test_a_refusal_that_contradicts_an_ack_is_believed_for_what_has_not_delivered() -> None:
+    """A stray ack came first, whose number was by chance that of a request: what is refused is never sent."""
+    book = book_of("A", "B", "C")
+    request = book.request(0.0)
+    assert request is not None
+    assert book.acked(request.id)
+    assert book.delivered(sub("A"))
+    assert book.refused(request.id, "one of these is unknown") == []
+    assert stages(book) == {"A": "live", "B": "wanted", "C": "wanted"}
+    assert book.refused(request.id, "said twice") is None
+    assert asked(book, 1.0) == [["b"], ["c"]]
+    assert book.acked(2)
+    assert book.refused(2, "unknown") == [record for record in book if record.subscription == sub("B")]
+    assert stages(book) == {"A": "live", "B": "rejected", "C": "requested"}
+    assert book.strays == 1
+
+
 def test_an_unanswered_request_is_asked_again_in_halves() -> None:
     book = book_of("A", "B", "C", "D")
     assert asked(book, 0.0) == [["a", "b", "c", "d"]]

@@ -229,11 +229,26 @@ def test_an_alias_that_would_mix_two_symbols_is_refused():
     assert decoder.prices["700"]["bid"] == 1
 
 
-def test_as_many_aliases_fit_as_symbols_less_one_and_none_is_lost_as_the_index_grows():
+def test_an_alias_is_no_symbol_of_its_own():
+    decoder = fastfeed.Decoder(ECHO, max_symbols=1)
+    decoder.add_alias("700", "700.HK")
+    with pytest.raises(fastfeed.ConfigError, match=r"stands for '700\.HK'"):
+        decoder.add_symbol("700")
+    assert list(decoder.prices.symbols) == ["700.HK"]
+
+
+def test_two_symbols_with_one_echo_are_refused_before_either_is_asked_for():
+    for symbols in (["BTC.X", "BTC"], ["BTC", "BTC.X"]):
+        with pytest.raises(fastfeed.ConfigError, match="symbol of its own"):
+            fastfeed.Feed("tickdb", symbols, channels=["quote"], api_key="k")
+
+
+def test_as_many_aliases_fit_as_symbols_and_none_is_lost_as_the_index_grows():
     decoder = fastfeed.Decoder(ECHO, max_symbols=5000)
     for number in range(4999):
         assert decoder.add_alias(f"alias {number}", f"{number}.HK") == number
-    with pytest.raises(fastfeed.ConfigError, match="4999 already"):
+    decoder.add_alias("the last one", "0.HK")
+    with pytest.raises(fastfeed.ConfigError, match="5000 already"):
         decoder.add_alias("one more", "0.HK")
     for number in range(0, 4999, 7):
         assert decoder.prices.id(f"alias {number}") == decoder.prices.id(f"{number}.HK") == number

@@ -39,6 +39,7 @@ _DESKS: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
             f"alpaca{stream}{encoding}": ("alpaca", "AlpacaDesk", symbols)
             for stream, symbols in {
                 **dict.fromkeys(("", "-iex", "-delayed", "-boats", "-overnight"), _SHARES),
+                "-test": ("FAKEPACA",),
                 **dict.fromkeys(("-crypto", "-crypto-us-1", "-crypto-eu-1"), ("BTC/USD", "AVAX/USD", "MKR/USD")),
             }.items()
             for encoding in ("", "-msgpack")

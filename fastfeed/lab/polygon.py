@@ -104,7 +104,8 @@ class PolygonDesk(Desk):
         if event.kind in (BAR, SECOND_BAR):
             return self._bar(event)
         if event.kind == FAIR_VALUE:  # in nanoseconds, as the documentation says and one of two samples shows
-            return {"ev": "FMV", "fmv": event.price, "sym": event.symbol, "t": event.utc_ns}
+            prefix = {"forex": "C:", "crypto": "X:"}.get(self.market, "")
+            return {"ev": "FMV", "fmv": event.price, "sym": prefix + event.symbol.replace("/", ""), "t": event.utc_ns}
         spell: dict[str, Callable[[Event, int], dict[str, Any]]] = {
             "forex": _forex,
             "indices": _index,

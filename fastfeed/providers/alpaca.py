@@ -26,11 +26,18 @@ from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import dumps, loads
 
-_EVIDENCE = Evidence(
-    grade="documentation, and the code of official clients",
-    samples="the documentation's messages",
-    checked_by=("alpaca-py",),
-)
+_EVIDENCE = {
+    "msgpack": Evidence(
+        grade="documentation, and the code of official clients",
+        samples="the documentation's messages",
+        checked_by=("alpaca-py",),
+    ),
+    "json": Evidence(
+        grade="documentation, and the code of official clients",
+        samples="the documentation's messages",
+        unchecked="the official client that could be had speaks MessagePack only",
+    ),
+}
 Dump = Callable[[object], str | bytes]
 Load = Callable[[bytes], object]  # raises ValueError
 
@@ -269,7 +276,7 @@ class Stream:
             upper=True,
             # They wait behind the data (python-legacy#591): their lack alone kills no connection.
             pongs_promised=False,
-            evidence=_EVIDENCE,
+            evidence=_EVIDENCE[encoding],
         )
 
 

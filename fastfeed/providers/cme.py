@@ -100,6 +100,7 @@ _CME = Provider(
             bid_size="bidLevel.0.qty",
             ask="askLevel.0.price",
             ask_size="askLevel.0.qty",
+            whole=True,
             seq="^.header.sequenceNumber",
             sequence="connection",
             event_time=("^.header.sentTime", "iso"),

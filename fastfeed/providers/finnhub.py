@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastfeed.backoff import Backoff
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Beat, Dialect, Refusal, Reply
 from fastfeed.failures import Failure
@@ -71,6 +72,7 @@ _FINNHUB = Provider(
         eviction_cool_down=60.0,
     ),
     beats=Beats(expected=150.0),  # the pings come every 60 to 120 s
+    backoff=Backoff(ladder=(3.0, 5.0, 10.0, 30.0)),  # no sooner: the old socket has to die first, or both do
     pongs_promised=False,
     close_codes={1008: Failure.EVICTED},  # unverified; the one policy it is known to enforce is one connection a key
     auth=Auth(env={"api_key": "FINNHUB_API_KEY"}, query={"token": "{api_key}"}),

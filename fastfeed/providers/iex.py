@@ -4,7 +4,7 @@ Its real streams were server-sent events, and socket.io before 2019. What articl
 client ping `{"op":"ping","version":"1.0"}` every 25 to 30 s, has no source; it is what is spoken here, because programs
 were written for it, and only a venue of the lab answers. The messages are those of the recorded TOPS, last and DEEP
 streams (iextrading4j): JSON numbers, times in milliseconds. `seq` looks to rise per symbol; no rule for holes is
-documented.
+documented. The flags of DEEP trades (`isOddLot`, `isOutsideRegularHours`) are not read: all move the last price.
 """
 
 from __future__ import annotations

@@ -82,8 +82,13 @@ def _trade(subprovider: int | None = None, not_last: tuple[str, ...] = ()) -> Me
     )
 
 
-# Letters, as the tapes have them; of Cboe One a number whose bits are documented nowhere.
-_LETTERED = (_trade(_CTA_A, tapes.CTA), _trade(_CTA_B, tapes.CTA), _trade(not_last=tapes.UTP))
+# Letters, as the tapes have them. Only the tapes' own source tells whose they are; elsewhere one message is one record,
+# which is read without a look at its values. Of Cboe One they are a number whose bits are documented nowhere.
+_TRADES: Mapping[str, tuple[Message, ...]] = {
+    "-delayed-sip": (_trade(_CTA_A, tapes.CTA), _trade(_CTA_B, tapes.CTA), _trade(not_last=tapes.UTP)),
+    "-cboe-one": (_trade(),),
+}
+_LETTERED = (_trade(not_last=tapes.UTP),)
 _MESSAGES = (
     # Each side of the best bid and offer comes alone; the table joins them.
     Message("quote", match={"type": _ASK}, symbol="symbol", ask="price", ask_size="size", event_time=_TIME),
@@ -97,13 +102,13 @@ _WHO = {"Client-Information": "fastfeed"}
 TOKEN = Auth(env={"token": "INTRINIO_TOKEN"}, query={"token": "{token}"})  # one that is there already
 
 
-def _feed(name: str, host: str, *, trades_only: bool) -> Provider:
+def _feed(name: str, host: str, trades: tuple[Message, ...], *, trades_only: bool) -> Provider:
     channel = Channel(topic="{symbol}", path="/socket/websocket?vsn=1.0.0", all="$FIREHOSE")
     return Provider(
         name=name,
         url=f"wss://{host}",
         channels={"trade": channel} if trades_only else {"quote": channel, "trade": channel},
-        schema=Schema(*((_trade(),) if "cboe" in name else _LETTERED), *_MESSAGES, encoding=_RECORDS, name=name),
+        schema=Schema(*trades, *_MESSAGES, encoding=_RECORDS, name=name),
         dialect=Dialect(subscribe=_join(trades_only), unsubscribe=_leave, read=_read, acks=False),
         limits=Limits(streams_per_request=1),
         auth=Auth(
@@ -140,7 +145,9 @@ _HOSTS: Mapping[str, str] = {
 }
 
 PROVIDERS = {
-    f"intrinio{source}{kinds}": _feed(f"intrinio{source}{kinds}", host, trades_only=bool(kinds))
+    f"intrinio{source}{kinds}": _feed(
+        f"intrinio{source}{kinds}", host, _TRADES.get(source, _LETTERED), trades_only=bool(kinds)
+    )
     for source, host in _HOSTS.items()
     for kinds in ("", "-trades")
 }

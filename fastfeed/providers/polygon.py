@@ -3,7 +3,13 @@
 Sources: the machine-readable "Massive Websocket Spec 2.0.0" and the code of massive-com/client-python and client-go
 (2026-07), for futures the documentation pages. Often said otherwise: that the server sends `{"action":"ping"}` every
 45 s and wants a pong. No source has it, the keep-alive is the client's protocol ping; one that comes all the same is
-answered. `q` rises per symbol and has holes by design, so it tells order and repeats, never a loss.
+answered. `q` rises per symbol and has holes by design, so it tells order and repeats, never a loss; each day it begins
+anew. Now and then two trades of one millisecond share a `q`, or it steps back (issue #241 of polygon-io): the later one
+then counts as a repeat, is flagged so and moves no row.
+
+What is left out of a quote or trade is empty or zero. Sizes of stock quotes are in round lots, of trades in shares. The
+documentation's sample of options' second bars says `AM`, as those of minutes do: should they come so, they are read as
+those of minutes. Fair values are of business plans, which have hosts of their own (`Feed(url=)`).
 
 `max_connections` comes after `auth_success` and even after acks, and ends one of the account's connections, this or
 another: an eviction, waited out and never duelled about.
@@ -12,7 +18,7 @@ another: an eviction, waited out and never duelled about.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,8 +69,10 @@ def _replies(messages: Sequence[object]) -> Iterator[Reply]:
             yield Greeting()
         elif status == "auth_success":
             yield Welcome()
-        elif status in ("auth_failed", "auth_timeout"):
-            yield Denial(Failure.AUTH, said or str(status))
+        elif status == "auth_failed":
+            yield Denial(Failure.AUTH, said or status)
+        elif status == "auth_timeout":
+            yield Denial(Failure.UNANSWERED, said or status)
         elif status == "max_connections":
             yield Denial(Failure.EVICTED, said or "too many connections of this account")
         elif status == "success" and (found := _SUBSCRIBED.fullmatch(said)) is not None:
@@ -100,8 +108,8 @@ def _bar(event: str, channel: str, symbol: str = "sym") -> Message:
 # of 2026 have it. It follows the CTS and UTP output specifications; where those let the first trade of a day pass
 # (sold out of sequence, prior reference, derivatively priced), none does. 12, Form T: extended hours leave it alone.
 _STOCK_NOT_LAST = (2, 5, 7, 10, 12, 13, 15, 16, 20, 21, 22, 29, 32, 33, 37, 52, 53)
-# OPRA's cancels and late reports, trades of several legs in proprietary products, extended hours.
-_OPTION_NOT_LAST = (201, 202, 203, 204, 205, 206, 207, 246, 247, 248)
+# The numbers that stand for `tapes.OPRA`, in its order. 204 is late but in its place, and counts.
+_OPTION_NOT_LAST = (201, 203, 205, 207, 202, 206, 246, 247, 248)
 
 
 def _trade(
@@ -121,6 +129,7 @@ def _trade(
         seq=seq,
         sequence=None if seq is None else "rising",
         event_time=_TIME,
+        whole=True,
         conditions=None if not_last is None else "c",
         not_last=not_last or (),
     )
@@ -133,7 +142,7 @@ def _quote(event: str = "Q", symbol: str = "sym", seq: str | None = "q", sizes: 
         **({"bid_size": "bs", "ask_size": "as"} if sizes else {}),
         **prices,
     }
-    return Message("quote", match={"ev": event}, symbol=symbol, seq=seq, event_time=_TIME, **fields)
+    return Message("quote", match={"ev": event}, symbol=symbol, seq=seq, event_time=_TIME, whole=True, **fields)
 
 
 # `FMV` is the fair market value of a business plan, `V` the value of an index: both are marks, not trades.
@@ -203,6 +212,9 @@ def _market(
     hours: Span | None = None,
     not_whole: frozenset[str] = frozenset(),
     streams: int | None = None,
+    upper: bool = True,
+    echoes: Callable[[str], tuple[str, ...]] | None = None,
+    evidence: Evidence = _EVIDENCE,
 ) -> dict[str, Provider]:
     """One asset class under both names. `prefixes` maps channels to what stands before the symbol of a parameter."""
     channels = {
@@ -224,11 +236,12 @@ def _market(
             auth=Auth(env={"api_key": f"{house.upper()}_API_KEY"}, login=_login),
             symbol=symbol,
             example=example,
-            upper=True,
+            upper=upper,
+            echoes=echoes,
             # Pongs have been seen to stay out under load (issues #134): their lack alone kills no connection.
             pongs_promised=False,
             hours=hours,
-            evidence=_EVIDENCE,
+            evidence=evidence,
         )
     return found
 
@@ -236,8 +249,9 @@ def _market(
 _STOCK = {"trade": "T", "quote": "Q", "bar": "AM", "second_bar": "A", "fair_value": "FMV"}
 
 PROVIDERS = {
-    **_market("", "stocks", _STOCK, _STOCKS, example="AAPL", symbol=r"[A-Z][A-Z0-9.]*[A-Za-z0-9]*"),
-    # Quotes: at most 1,000 contracts a connection, and no wildcard.
+    # Preferred shares have a small letter: `BACpL`.
+    **_market("", "stocks", _STOCK, _STOCKS, example="AAPL", symbol=r"[A-Z][A-Za-z0-9.]*", upper=False),
+    # Quotes: at most 1,000 contracts a connection, no wildcard. Other channels count too here; for all trades ask `*`.
     **_market(
         "options",
         "options",
@@ -256,6 +270,7 @@ PROVIDERS = {
         example="EUR/USD",
         symbol=r"[A-Z]{3}/[A-Z]{3}",
         hours=fx_week(),
+        echoes=lambda symbol: (f"C:{symbol.replace('/', '')}",),  # of fair values
     ),
     **_market(
         "crypto",
@@ -264,6 +279,7 @@ PROVIDERS = {
         _CRYPTO,
         example="BTC-USD",
         symbol=r"[A-Z0-9]+-[A-Z0-9]+",
+        echoes=lambda symbol: (f"X:{symbol}",),  # of fair values
     ),
     **_market(
         "indices",
@@ -280,5 +296,6 @@ PROVIDERS = {
         _FUTURES,
         example="ESZ4",
         symbol=r"[A-Z0-9]+",
+        evidence=replace(_EVIDENCE, grade="documentation pages", samples="made from the documentation's tables"),
     ),
 }

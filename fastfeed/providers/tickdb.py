@@ -62,7 +62,7 @@ def _replies(message: Mapping[str, object]) -> Iterator[Reply]:
         )
         return
     code, said = _code(message.get("code")), str(message.get("message", ""))
-    reason = f"{said} (code {code})"
+    reason = f"{said} (code {message.get('code')})"
     wait = message.get("retry_after", message.get("retryAfter"))
     if code in (1001, 1002, 1003, 1004, 4005):
         yield Denial(Failure.AUTH, reason)
@@ -74,7 +74,7 @@ def _replies(message: Mapping[str, object]) -> Iterator[Reply]:
         yield Denial(Failure.SERVER_ERROR, reason)
     elif code == 0 and command in ("subscribe", "unsubscribe"):
         yield Ack(topics=_topics(data)) if _topics(data) else Ack()
-    elif code:
+    elif code or (code is None and message.get("code")):  # as "AMBIGUOUS_SYMBOL"
         # One bad symbol refuses them all; an error that shows the whole request does not say which.
         topics = _topics(data)
         yield Refusal(None, reason, topics=topics if len(topics) == 1 else ())
@@ -95,7 +95,7 @@ def _topics(data: object) -> tuple[str, ...]:
 
 
 def _echoes(symbol: str) -> tuple[str, ...]:
-    """`700.HK` may come back as `700`."""
+    """`700.HK` may come back as `700`, and so `ticker:700.HK` as `ticker:700`."""
     bare = symbol.rpartition(".")[0]
     return (bare,) if bare else ()
 
@@ -177,11 +177,13 @@ _TICKDB = Provider(
         read=_read,
         ping=lambda _number, _utc: '{"cmd":"ping"}',
         group=_channel_of,
+        echoes=_echoes,
     ),
     # The July pages show a ping a second, the September ones one every 60 s, given up after 20 s.
     beats=Beats(interval=30.0, timeout=20.0),
     backoff=Backoff(ladder=(1.0, 1.0, 1.0, 5.0, 5.0, 5.0, 30.0)),
-    limits=Limits(streams_per_connection=50),  # of the second smallest plan; larger ones: a Provider of your own
+    # Of the second smallest plan; for a larger one: dataclasses.replace(provider("tickdb"), limits=...).
+    limits=Limits(streams_per_connection=50, connections=1),
     auth=Auth(env={"api_key": "TICKDB_API_KEY"}, query={"api_key": "{api_key}"}),
     symbol=r"[A-Z0-9.]+",
     example="700.HK",

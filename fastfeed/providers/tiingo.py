@@ -2,8 +2,8 @@
 
 Source: api.tiingo.com's documentation of `/fx`. The key goes with every request. The field list sometimes quoted with
 ask price and size the other way round is wrong; documented is [type, ticker, time, bid size, bid, mid, ask size, ask].
-No sequence: an older time never replaces a newer one, and what a cut connection missed is a window of time. Whether an
-unsubscribe without the number of the subscription is honoured is unverified.
+No sequence: an older time never replaces a newer one, and what a cut connection missed is a window of time. The answer
+to the first request numbers the subscription; what adds to it or takes from it names that number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastfeed.providers import Channel, Evidence, Provider
 from fastfeed.schema import Message, Schema, Symbol
 from fastfeed.staleness import fx_week
 from fastfeed.subscriptions import Limits, Render
-from fastfeed.text import dumps, mapping
+from fastfeed.text import dumps, loads, mapping
 
 _KEY = "<api key>"  # what a request says until it is sent
 
@@ -32,12 +32,20 @@ def _request(event: str) -> Render:
     return render
 
 
+def _numbered(request: str | bytes, number: int) -> str:
+    said = loads(request)
+    said["eventData"]["subscriptionId"] = number
+    return dumps(said).decode()
+
+
 def _read(payload: bytes) -> tuple[Reply, ...]:
     message = mapping(payload)
     kind, response = message.get("messageType"), message.get("response")
     said = response if isinstance(response, dict) else {}
     if kind == "I":
-        return (Ack(),)
+        data = message.get("data")
+        number = data.get("subscriptionId") if isinstance(data, dict) else None
+        return (Ack(number=number if isinstance(number, int) else None),)
     if kind == "H":
         return (Beat(),)
     if kind == "E":
@@ -64,7 +72,9 @@ _TIINGO = Provider(
         Message("control", has=("messageType",)),
         name="tiingo-fx",
     ),
-    dialect=Dialect(subscribe=_request("subscribe"), unsubscribe=_request("unsubscribe"), read=_read),
+    dialect=Dialect(
+        subscribe=_request("subscribe"), unsubscribe=_request("unsubscribe"), read=_read, numbered=_numbered
+    ),
     beats=Beats(expected=90.0),  # the interval is not documented; about 30 s has been seen
     limits=Limits(connections=1),
     auth=Auth(env={"api_key": "TIINGO_API_KEY"}, stamps={_KEY: "{api_key}"}),

@@ -65,7 +65,7 @@ _TRADERMADE = Provider(
     channels={"quote": Channel(topic="{symbol}:QUOTE", path="/feedAdv")},
     schema=Schema(
         # `t` is QUOTE, or LAST_QUOTE for what was sent before the subscription. Times as in FIX, UTC.
-        Message("quote", has=("t", "bv"), symbol="s", bid="b", bid_size="bv", ask="a", ask_size="av", event_time="ts"),
+        Message("quote", has=("t", "s"), symbol="s", bid="b", bid_size="bv", ask="a", ask_size="av", event_time="ts"),
         # The first version: seconds as text, no sizes.
         Message("quote", has=("mid",), symbol="symbol", bid="bid", ask="ask", event_time="ts"),
         Message("control", has=("type",)),
