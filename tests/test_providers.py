@@ -6,6 +6,7 @@ The message texts are the documented samples (values sometimes shortened). No ne
 import json
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import fastfeed
 from fastfeed import Flag, Kind, Subscription
 from fastfeed.dialect import Ack, Notice, Refusal
 from fastfeed.errors import ConfigError
+from fastfeed.failures import Failure
 from fastfeed.providers import Auth, Channel, Evidence, Provider, names, provider
 from fastfeed.providers.matrix import matrix
+from fastfeed.retries import Retries
 from fastfeed.subscriptions import ALL
 
 SPOT = provider("binance-spot")
@@ -439,3 +442,34 @@ def test_the_clients_named_are_those_that_are_asked() -> None:
 def test_evidence_names_clients_or_says_why_there_are_none() -> None:
     with pytest.raises(ConfigError, match="say in unchecked= why none"):
         Evidence(grade="a page", samples="a page")
+
+
+# What is waited between dials ----------------------------------------------------------------------------------------
+
+
+def waits(name: str, failure: Failure, count: int) -> list[float | None]:
+    """Seconds before each of so many redials in a row, the first after a stable connection; without jitter."""
+    found = provider(name)
+    retries = Retries(replace(found.backoff, jitter=0.0), cool_down=60.0, random=lambda: 0.5)
+    return [retries.wait(failure, None, stable=number == 0) for number in range(count)]
+
+
+def test_iex_is_redialled_after_1_to_32_seconds_and_given_up_after_ten() -> None:
+    assert waits("iex", Failure.TRANSPORT, 11) == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 32.0, 32.0, 32.0, 32.0, None]
+
+
+@pytest.mark.parametrize(("name", "first"), [("finnhub", 3.0), ("intrinio", 10.0), ("tickdb", 1.0), ("binance", 0.0)])
+def test_where_a_provider_wants_a_pause_the_first_redial_keeps_it_too(name: str, first: float) -> None:
+    assert waits(name, Failure.TRANSPORT, 1) == [first]
+
+
+def test_an_error_of_tickdbs_may_have_a_word_for_a_code() -> None:
+    read = provider("tickdb").dialect.read
+    said = {"cmd": "subscribe", "code": "AMBIGUOUS_SYMBOL", "message": "name its type"}
+    assert read(json.dumps(said).encode()) == (Refusal(None, "name its type (code AMBIGUOUS_SYMBOL)"),)
+    assert read(json.dumps({**said, "code": "0"}).encode()) == (Ack(),)
+
+
+def test_more_symbols_than_one_connection_of_tickdbs_plan_may_have_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="allows 1 of 50 subscriptions"):
+        fastfeed.Feed("tickdb", [f"{number}.HK" for number in range(51)], channels=["quote"], api_key="k")

@@ -195,6 +195,40 @@ def test_topics_acked_or_refused_one_by_one_answer_their_request() -> None:
     assert not book.acked(topics=("nobody",))
 
 
+def test_an_answer_may_spell_a_topic_in_another_way() -> None:
+    book = Book(ask, leave, Limits(), echoes=lambda topic: (topic.partition(".")[0],))
+    for name in ("700.HK", "AAPL.US"):
+        book.want(sub(name), name)
+    book.request(0.0)
+    assert book.acked(topics=["700"])
+    assert stages(book) == {"700.HK": "acked", "AAPL.US": "requested"}
+    assert not book.acked(topics=["701"])
+    assert book.refused(None, "no such symbol", ["AAPL"]) == [book.record_of(sub("AAPL.US"))]
+
+
+def test_the_servers_number_of_what_it_serves_is_named_by_all_later_requests() -> None:
+    def numbered(request: str | bytes, number: int) -> str:
+        return json.dumps({**json.loads(request), "number": number})
+
+    book = Book(ask, leave, Limits(streams_per_request=1), numbered=numbered)
+    for name in ("A", "B"):
+        book.want(sub(name), name)
+    first = book.request(0.0)
+    assert first is not None
+    assert "number" not in json.loads(first.text)
+    assert not book.pending, "the number is waited for"
+    assert book.acked(first.id)
+    book.number = 7
+    assert book.pending
+    second = book.request(1.0)
+    assert second is not None
+    assert json.loads(second.text)["number"] == 7
+    book.lost()
+    third = book.request(2.0)
+    assert third is not None
+    assert "number" not in json.loads(third.text)
+
+
 def test_a_list_of_all_that_is_served_is_compared_with_what_was_asked() -> None:
     book = book_of("A", "B", "C")
     book.request(0.0)
