@@ -260,10 +260,21 @@ def test_an_ack_that_comes_twice_is_counted_once_as_a_stray() -> None:
     watched.tell(watched.control([Ack(1)]))
     acked = len(watched.session.book.at(Stage.ACKED))
     watched.tell(watched.control([Ack(1)]))
+    assert watched.session.strays == 1
+    assert len(watched.session.book.at(Stage.ACKED)) == acked > 0
+
+
+def test_a_refusal_of_what_was_acked_has_it_asked_for_again_once() -> None:
+    watched = opened()
+    watched.tell(watched.control([Ack(1)]))
+    acked = watched.session.book.at(Stage.ACKED)
     watched.tell(watched.control([Refusal(1, "changed my mind")]))
-    assert watched.session.strays == 2
-    assert len(watched.session.book.at(Stage.ACKED)) == acked
+    assert {record.stage for record in acked} <= {Stage.WANTED, Stage.REQUESTED}
+    assert len(acked) > 1
     assert watched.session.book.at(Stage.REJECTED) == []
+    watched.tell(watched.control([Refusal(1, "and again")]))
+    assert watched.session.strays == 1
+    assert watched.session.state is State.OPEN
 
 
 def test_pongs_nobody_asked_for_are_counted_and_vouch_for_nothing() -> None:

@@ -90,7 +90,7 @@ def test_c_agrees_with_numpy_offset_by_offset():
 
 def test_kinds_flags_and_statuses_have_their_numbers():
     kinds = {kind.name: kind.value for kind in fastfeed.Kind}
-    assert kinds == {"QUOTE": 1, "TRADE": 2, "LEVEL": 3, "MARK": 4, "BAR": 5, "BAR_VOLUME": 6}
+    assert kinds == {"QUOTE": 1, "TRADE": 2, "LEVEL": 3, "MARK": 4, "BAR": 5, "BAR_VOLUME": 6, "CORRECTION": 7}
     flags = {flag.name: flag.value for flag in fastfeed.Flag}
     assert flags == {"SNAPSHOT": 1, "LAST_LEVEL": 2, "AFTER_GAP": 4, "DUPLICATE": 8, "NOT_LAST": 16, "SELL": 32}
     statuses = {status.name: status.value for status in fastfeed.Status}
