@@ -52,7 +52,7 @@ freethreaded:
 	$(FREETHREADED) -c 'import sys; sys._is_gil_enabled() and sys.exit("$(FREETHREADED) has the interpreter lock: name another with FREETHREADED=")'
 	$(FREETHREADED) -m venv .venv-freethreaded
 	$(PYTHON) .ci/requirements.py build | $(FREE) -m pip install --quiet --disable-pip-version-check -r /dev/stdin
-	$(FREE) -m pip install --quiet --disable-pip-version-check 'numpy>=2.0' pytest pytest-asyncio pytest-timeout websockets
+	$(FREE) -m pip install --quiet --disable-pip-version-check 'numpy>=2.0' aiohttp msgpack pytest pytest-asyncio pytest-timeout websockets
 	$(FREE) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	$(FREE) -X gil=0 -m pytest tests/test_threads.py tests/test_threaded.py tests/test_feed.py tests/test_wire.py
 

@@ -24,16 +24,15 @@ from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, s
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_control, slots_grow, slots_reset
 from streams cimport (
-    numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_is_late, streams_numbers,
-    streams_of, streams_open,
+    numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_is_behind, streams_is_late,
+    streams_numbers, streams_of, streams_open,
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
 from table cimport (
-    table, table_add, table_is_newer, table_is_of_before, table_mark_put, table_put, table_put_last, table_quote,
-    table_shake,
+    table, table_add, table_is_of_before, table_mark_put, table_put, table_put_last, table_quote, table_shake,
 )
 from tick cimport *
-from watch cimport watch, watch_close, watch_commit, watch_end_shared
+from watch cimport watch, watch_close, watch_commit, watch_connection, watch_end_shared
 
 
 cdef extern from "math.h" nogil:
@@ -151,8 +150,9 @@ cdef inline int decoder_sequence(
     cdef int verdict
     if not streams_numbers(m, f, last, &n):
         return IN_ORDER
-    if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(d.table, symbol_id, m.kind, f.event_ns):
-        streams_forget(&d.streams, s)
+    if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(
+            d.table, symbol_id, m.kind, s.begun_ns, f.event_ns):
+        streams_forget(&d.streams, s, f.event_ns)
     verdict = streams_check(&d.streams, s, m, f, &n, symbol_id, recv_ns)
     if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION and last < n.seq:
         # Taken back: the longer way finds the gap again, and this message is the first that waits behind it.
@@ -232,10 +232,9 @@ cdef inline void decoder_commit(
         k.flags |= FF_AFTER_GAP
         if m.rule == SEQUENCE_CONNECTION:
             table_shake(d.table)
-    if m.rule == SEQUENCE_CONNECTION and table_is_newer(d.table, k.symbol_id, m.kind, f.event_ns):
-        # Another connection, which is behind the one before it.
+    if m.rule == SEQUENCE_CONNECTION and verdict != DUPLICATE and streams_is_behind(
+            &d.streams, m, f, k.symbol_id, watch_connection(&d.watch, source), recv_ns):
         verdict = DUPLICATE
-        d.streams.duplicates += 1
     if verdict == DUPLICATE:
         late = streams_is_late(m, f, &d.table.rows[k.symbol_id])
         k.flags |= 0 if late else FF_DUPLICATE

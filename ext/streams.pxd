@@ -19,6 +19,7 @@ from tick cimport FF_NOT_LAST, ff_row
 
 cdef enum:
     SOURCES = 256       # connections whose own sequence is tracked
+    BEHIND = 255        # messages of a symbol after which a connection that lies behind is followed all the same
     GAPS = 65536        # newest gaps kept
 
 cdef struct gap:
@@ -108,8 +109,30 @@ cdef inline bint streams_is_late(const schema_message* m, const ff_fields* f, co
     return f.present >> FIELD_SEQ & 1 and f.integer[0] > r.trade_seq
 
 
-cdef inline void streams_forget(streams* t, sequence* s) noexcept nogil:
+cdef inline bint streams_is_behind(
+    streams* t, const schema_message* m, const ff_fields* f, uint32_t symbol_id, int64_t connection, int64_t recv_ns
+) noexcept nogil:
+    """Does this connection lie behind the one that last spoke of the symbol? Its own numbers cannot tell.
+
+    By the provider's time, unless that lies ahead of ours. Within one connection the order is that of arrival.
+    """
+    cdef sequence* s = streams_of(t, m, symbol_id)  # free under this rule: `last` is a time here, `below` whose it is
+    if not f.event_ns:
+        return False
+    if s.known and s.below != connection and f.event_ns < s.last <= recv_ns and s.run < BEHIND:
+        s.run += 1
+        t.duplicates += 1
+        return True
+    s.known = True
+    s.below = connection
+    s.last = f.event_ns
+    s.run = 0
+    return False
+
+
+cdef inline void streams_forget(streams* t, sequence* s, int64_t event_ns) noexcept nogil:
     """Its numbers count from a new beginning: the next one is in order whatever it is."""
+    s.begun_ns = event_ns
     s.known = False
     s.run = 0
     t.resets += 1

@@ -199,19 +199,18 @@ cdef inline void table_judge(table* t, uint32_t symbol_id, uint8_t status, uint8
 
 
 cdef inline bint table_is_of_before(
-    const table* t, uint32_t symbol_id, uint8_t kind, int64_t event_ns
+    const table* t, uint32_t symbol_id, uint8_t kind, int64_t begun_ns, int64_t event_ns
 ) noexcept nogil:
-    """Is the row's newest quote (or last trade) so much older that another session has begun since?"""
+    """Is the row's newest quote (or last trade) so much older that another session has begun since?
+
+    `begun_ns`: when it was last thought so, as trades that are NOT_LAST leave the row as old as it is.
+    """
     cdef const ff_row* r = &t.rows[symbol_id]
     cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0
-    return last_ns > 0 and event_ns > last_ns and event_ns - last_ns > SESSION_NS
-
-
-cdef inline bint table_is_newer(const table* t, uint32_t symbol_id, uint8_t kind, int64_t event_ns) noexcept nogil:
-    """Has the row a newer quote (or last trade) by the provider's time?"""
-    cdef const ff_row* r = &t.rows[symbol_id]
-    cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0
-    return event_ns and event_ns < last_ns
+    if last_ns <= 0:
+        return False
+    last_ns = max(last_ns, begun_ns)
+    return event_ns > last_ns and event_ns - last_ns > SESSION_NS
 
 
 cdef inline void table_put_last(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:

@@ -21,11 +21,11 @@ from sequence cimport (
     SEQUENCE_TIME, sequence,
 )
 from streams cimport (
-    GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_forget, streams_gap, streams_is_late,
-    streams_numbers,
+    GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_forget, streams_gap, streams_is_behind,
+    streams_is_late, streams_numbers,
 )
 from table cimport (
-    table, table_is_newer, table_is_of_before, table_judge, table_mark_put, table_put, table_put_last, table_shake,
+    table, table_is_of_before, table_judge, table_mark_put, table_put, table_put_last, table_shake,
 )
 from tick cimport *
 
@@ -348,6 +348,11 @@ cdef inline void watch_second(
             first.lane = 0
 
 
+cdef inline int64_t watch_connection(const watch* w, uint16_t source) noexcept nogil:
+    """Which connection it is: another one after each `connected`."""
+    return <int64_t>w.met[source % SOURCES] << 16 | source
+
+
 cdef inline bint watch_is_below(watch* w, lane* ln, int64_t seq) noexcept nogil:
     """Is the message covered by what was spliced (or brought by the other leg)? The first one above ends the floor."""
     if seq < ln.floor or (seq == ln.floor and ln.reaches):
@@ -398,8 +403,9 @@ cdef inline int watch_judge(
     cdef int verdict = IN_ORDER
     cdef uint8_t lead
     cdef bint joins = m.rule == SEQUENCE_RISING and watch_joins(w, ln, m.channel, leg, source, mono_ns)
-    if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(w.table, symbol_id, m.kind, f.event_ns):
-        streams_forget(w.streams, s)
+    if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(
+            w.table, symbol_id, m.kind, s.begun_ns, f.event_ns):
+        streams_forget(w.streams, s, f.event_ns)
         ln.legs[0].known = ln.legs[1].known = False
     elif m.rule == SEQUENCE_RISING and n.seq > last:
         joins = joins and s.known and watch_lend(w, ln)
@@ -444,7 +450,9 @@ cdef inline int watch_judge(
     if verdict == GAP and m.rule == SEQUENCE_CONNECTION:
         table_shake(w.table)  # whichever leg it is: some lane may have followed it
     if w.arbitrating and m.rule == SEQUENCE_CONNECTION:
-        if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
+        # A row that misses something takes it from whoever has it.
+        if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns) and not (
+                w.table.rows[symbol_id].flags & FF_AFTER_GAP):
             return SECOND
     if verdict == DUPLICATE:
         return REPEATED
@@ -500,6 +508,10 @@ cdef inline void watch_commit(
     k.source = source
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
+    if floored and m.rule == SEQUENCE_RISING and numbered and n.seq < ln.floor and table_is_of_before(
+            w.table, symbol_id, m.kind, own.begun_ns, f.event_ns):
+        floored = ln.floored = False
+        w.floored -= 1
     if floored and numbered and watch_is_below(w, ln, n.seq):
         if two:
             watch_heard(w, leg, symbol_id, m.channel, mono_ns, lag_ns)
@@ -525,9 +537,9 @@ cdef inline void watch_commit(
         ln.judged = n.seq
         ln.verdict = <uint8_t>verdict
         ln.flags = k.flags & FF_AFTER_GAP
-    if m.rule == SEQUENCE_CONNECTION and verdict == NEWEST and table_is_newer(w.table, symbol_id, m.kind, f.event_ns):
-        verdict = REPEATED  # of a leg that is behind the one followed before
-        w.streams.duplicates += 1
+    if m.rule == SEQUENCE_CONNECTION and verdict == NEWEST:
+        if streams_is_behind(w.streams, m, f, symbol_id, watch_connection(w, source), recv_ns):
+            verdict = REPEATED
     late = (verdict == FILLED or verdict == REPEATED) and streams_is_late(m, f, &w.table.rows[symbol_id])
     if late:
         verdict = FILLED
@@ -539,7 +551,7 @@ cdef inline void watch_commit(
             watch_end(w, at, False, recv_ns, mono_ns)
         return
     if watch_waits(ln) and not hold_fits(&w.hold, count):
-        if verdict != FILLED or ln.repairing:
+        if verdict != FILLED or late or ln.repairing:
             watch_give_up(w, at, recv_ns)
     w.ticks[0] += count
     if f.event_ns:

@@ -306,10 +306,12 @@ class Ledger:
         else:
             self.found(gap, now, shared=True)
 
-    def lost(self, key: Key, now: float) -> None:
-        """The connection is gone, and the redial asks for the stream anew: only a fetch goes on."""
+    def begun(self, key: Key, *, lost: bool) -> None:
+        """The stream is asked anew for another reason. `lost`: its connection is gone, so that only a fetch goes on."""
         repair = self._open.get(key)
         if repair is None or repair.ways[0] is Strategy.REST:
+            return
+        if not lost and (repair.ways[0] is not Strategy.RESUBSCRIBE or repair.until is not None):
             return
         repair.ways = [Strategy.RESUBSCRIBE]
         repair.until = math.inf
@@ -319,8 +321,11 @@ class Ledger:
         self._open.pop(key, None)
         self._asked_anew.pop(key, None)
 
-    def steps(self, now: float) -> list[Step]:
-        """What is to be done now, outcomes included. Asked after everything that was told, and a few times a second."""
+    def steps(self, now: float, *, anew: bool = True) -> list[Step]:
+        """What is to be done now, outcomes included. Asked after everything that was told, and a few times a second.
+
+        `anew`: streams may be asked anew; not while a session is in the middle of telling what they delivered.
+        """
         flying = sum(one.until is not None and one.ways[0] is Strategy.REST for one in self._open.values())
         full = now < self._shut_until  # then whoever came first comes first again
         steps: list[Step] = []
@@ -349,7 +354,7 @@ class Ledger:
             elif way is Strategy.REPLAY:
                 steps.append(Replay(key, repair.first, repair.last))
                 repair.until = now + self._options.timeout
-            else:
+            elif anew:
                 again = self._asked_anew.get(key, -math.inf) + ANEW_EVERY
                 if now < again:
                     repair.due = again

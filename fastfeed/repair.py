@@ -166,8 +166,13 @@ class Repairs:
                 at, number = 0 if row is None else int(arrivals[row]), self._decoder.newest(*key)
             if at:
                 self._breaks[key] = Break(cause, at + behind, number)
-            if cause == "reconnect":
-                self._ledger.lost(key, self._now())
+            lost = cause == "reconnect"
+            for one in self._parts(key):
+                self._ledger.begun(one, lost=lost)
+                if lost and self._doubted.pop(one, None) is not None and one not in self._ledger:
+                    self._settled(one)
+            if lost:
+                self._doubted.pop(key, None)
 
     def delivered(self, subscriptions: Sequence[Subscription]) -> None:
         """These deliver since they were begun or interrupted."""
@@ -179,17 +184,23 @@ class Repairs:
             key = _key(subscription)
             broken = self._breaks.pop(key, None)
             for one in self._parts(key):
-                # Where another connection delivers too, only the ledger knows of a new beginning.
-                if broken is None and not self._ledger.awaits(one):
+                # Where another connection delivers too, only the ledger knows of a new beginning. And what it has just
+                # heard of, in the first messages of this one, they have not mended.
+                awaited = self._ledger.awaits(one)
+                if broken is None and not awaited and one not in self._alerted:
                     continue
                 if one in self._doubted:
                     self._doubt(one, self._doubted.pop(one), now)
                     continue
-                self._ledger.delivered(one, now)
+                if awaited:
+                    self._ledger.delivered(one, now)
                 if one in self._alerted:
                     self._settled(one)
             if broken is None:
                 continue
+            if subscription.symbol == ALL and (doubt := self._doubted.pop(key, None)) is not None:
+                for place in arrived[subscription.channel].nonzero()[0].tolist():
+                    self._doubt((self._prices.symbols[place], subscription.channel), doubt, now)
             recipe = self._provider.recovery.get(subscription.channel, _RECIPE)
             is_whole = any(name in recipe.whole for name, _ in subscription.params)
             if broken.cause == "start":
@@ -201,7 +212,7 @@ class Repairs:
                 at = int(arrivals.max() if row is None else arrivals[row])
                 utc_ns = self._clock.utc_ns()
                 self._tell(Gap(key[1], key[0], 0, -1, utc_ns, "window", broken.from_ns, at + behind))
-        self._take(now)
+        self._take(now, anew=False)
 
     def _arrived(self, subscriptions: Sequence[Subscription]) -> Mapping[str, NDArray[np.int64]]:
         """When each symbol last arrived, by the channels of these: read once, as it costs every row."""
@@ -280,7 +291,7 @@ class Repairs:
         for gap in found:
             if not gap.symbol:
                 self._tell(gap)
-                shaken = gap if shaken is None else shaken._replace(last=gap.last)
+                shaken = shaken or gap
                 continue
             key = gap.symbol, gap.stream
             whole = self._breaks.get((ALL, gap.stream))
@@ -317,12 +328,14 @@ class Repairs:
         symbols = self._prices.symbols
         for wish in counted:
             mine = [wish.symbol]
-            if wish.symbol == ALL:
+            if wish.symbol == ALL and _key(wish) not in self._breaks:
                 mine = [symbols[row] for row in arrived[wish.channel].nonzero()[0].tolist()]
             for symbol in mine:
                 key = symbol, wish.channel
                 if key in self._breaks or self._ledger.awaits(key):
                     self._doubted[key] = gap
+                    if key[1] in self._priced and symbol != ALL:
+                        self._flagged[symbol].add(key)
                 else:
                     self._doubt(key, gap, now)
 
@@ -352,13 +365,13 @@ class Repairs:
             self._flagged.pop(symbol, None)
             self._prices.repaired(symbol)
 
-    def _take(self, now: float) -> None:
-        """Do what the ledger says."""
+    def _take(self, now: float, *, anew: bool = True) -> None:
+        """Do what the ledger says; `anew`: see `Ledger.steps`."""
         if self._closed:
             return
         unrepaired: dict[str, list[Unrepaired]] = {}
-        anew: dict[Connection, list[Subscription]] = {}
-        for step in self._ledger.steps(now):
+        asked: dict[Connection, list[Subscription]] = {}
+        for step in self._ledger.steps(now, anew=anew):
             if isinstance(step, Fetch | Replay) and step.key not in self._ledger:
                 continue  # an alert's callback has unsubscribed from it meanwhile
             match step:
@@ -373,7 +386,7 @@ class Repairs:
                 case Resubscribe(key):
                     self._release(key)
                     for connection, subscription in self._owner.carrying(*key):
-                        anew.setdefault(connection, []).append(subscription)
+                        asked.setdefault(connection, []).append(subscription)
                 case Repaired(key, gap, how, seconds):
                     self._release(key)
                     # What was given up before is mended by a new beginning only.
@@ -389,7 +402,7 @@ class Repairs:
                     if (tried or matters) and key not in self._alerted:
                         self._alerted.add(key)
                         unrepaired.setdefault(reason, []).append(step)
-        for connection, subscriptions in anew.items():
+        for connection, subscriptions in asked.items():
             connection.handle(AskAnew(tuple(subscriptions)))
         for reason, steps in unrepaired.items():
             self._alert(reason, steps)

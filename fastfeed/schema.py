@@ -325,6 +325,7 @@ class _Compiler:
         self.elements: list[_Node] = []
         self.levels: dict[tuple[Ref, Ref], _Level] = {}
         self.conditions: list[tuple[bool, tuple[bytes | float, ...]]] = []
+        self.trades = sum(message.kind == "trade" for message in messages)
         self.channels = list(dict.fromkeys(m.channel or m.kind for m in messages if m.kind != "control"))
 
     def resolve(self, ref: Ref, chain: list[_Node], outer: list[_Node]) -> _Node | None:
@@ -420,7 +421,8 @@ class _Compiler:
         return {
             "kind": _KINDS[message.kind],
             "flags": _SNAPSHOT if message.snapshot else 0,
-            "spares": message.conditions is not None,
+            # Where several messages make trades, a number of the row may be of another one's count.
+            "spares": message.conditions is not None and (message.rule == "time" or self.trades == 1),
             "whole": sum(
                 1 << bit for bit, name in enumerate(_NUMBERS[message.kind]) if message.whole and getattr(message, name)
             ),

@@ -209,6 +209,7 @@ class Sequence:
         self.rule = rule
         self.last: int | None = None
         self.below: list[int] = []
+        self.begun = 0  # the event time at which a new session's numbers began
         self.shared: tuple = ()  # the message judged last whose elements share its number: which, its number, how
 
     def check(self, seq: int, first: int | None, prev: int | None) -> tuple[str, tuple[int, int] | None]:
@@ -245,7 +246,7 @@ class Sequence:
 class Decoder:
     """What the compiled decoder must make of every payload. Ticks gather in `ticks` as tuples of the plain record."""
 
-    SESSION_NS = 4 * 3600 * 10**9
+    SESSION_NS, BEHIND = 4 * 3600 * 10**9, 255
     COUNTERS = (
         "frames",
         "data",
@@ -265,6 +266,7 @@ class Decoder:
         self.counts = dict.fromkeys(self.COUNTERS, 0)
         self.ticks: list[tuple] = []
         self.symbols: dict[str, int] = {}
+        self.followed: dict[tuple[int, str], tuple[int, int, int]] = {}  # source, event time, how often it was kept
         self.rows: dict[str, dict] = {}
         self.gaps: list[Gap] = []
         self.sequences: dict[tuple, Sequence] = {}
@@ -432,10 +434,18 @@ class Decoder:
                 self.shake()
         seq, event_ns = fields.get("seq") or 0, fields.get("event_time") or 0
         row = self.rows.get(symbol, {})
-        if message.rule == "connection" and 0 != event_ns < row.get(f"{message.kind}_event_ns", 0):
-            verdict = "duplicate"  # by another connection, which is behind
-            self.counts["duplicates"] += 1
+        if message.rule == "connection" and verdict != "duplicate" and event_ns:
+            key = self.schema.messages.index(message), symbol
+            of, last, run = self.followed.get(key, (source, event_ns, 0))
+            if of != source and event_ns < last <= recv_ns and run < self.BEHIND:
+                self.followed[key] = of, last, run + 1
+                self.counts["duplicates"] += 1
+                verdict = "duplicate"
+            else:
+                self.followed[key] = source, event_ns, 0
         late = verdict == "duplicate" and message.conditions is not None and not fields["not_last"]
+        if sum(other.kind == "trade" for other in self.schema.messages) > 1 and message.rule != "time":
+            late = False
         if message.rule == "time":
             late = late and event_ns > row.get("trade_event_ns", 0)
         else:
@@ -481,8 +491,9 @@ class Decoder:
         stream = self.sequences.setdefault(key, Sequence(message.rule))
         if message.rule == "rising" and stream.last is not None and number < stream.last:
             before = self.rows.get(fields["symbol"], {}).get(f"{message.kind}_event_ns", 0)
-            if 0 < before < (fields.get("event_time") or 0) - self.SESSION_NS:
-                stream.last, stream.below = None, []
+            at = fields.get("event_time") or 0
+            if before > 0 and max(before, stream.begun) < at - self.SESSION_NS:
+                stream.last, stream.below, stream.begun = None, [], at
                 self.counts["resets"] += 1
         shares = message.each is not None and message.seq is not None and steps_of(message.seq)[0] > 0
         if shares and stream.shared[:2] == (serial, number):

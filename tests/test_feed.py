@@ -13,7 +13,7 @@ import pytest
 from exchange import Exchange, ack, balances, depth, quote, trade, until
 
 import fastfeed
-from fastfeed import Backoff, ConfigError, Feed, GaveUp, Heartbeat, Status, Subscription, events
+from fastfeed import Backoff, ConfigError, Feed, GaveUp, Heartbeat, Status, Subscription, events, rest
 from fastfeed.errors import ConnectError, StaleError, SubscriptionRejected
 from fastfeed.streams import CALLBACK_ROWS, EVENTS_KEPT, Ending, Events, Readers, Stream
 
@@ -416,7 +416,12 @@ async def test_an_event_stream_read_too_slowly_says_how_many_it_lost() -> None:
     assert balances(stream.ledger())
 
 
-async def test_a_gap_is_told_and_stays_in_the_record(exchange: Exchange) -> None:
+@pytest.mark.parametrize("fetches", [True, False])
+async def test_a_gap_is_told_and_stays_in_the_record(
+    exchange: Exchange, fetches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is in the very first messages, which make the stream live."""
+    monkeypatch.setattr(rest, "is_possible", lambda: fetches)
     async with feed_of(exchange, channels=["trade"]) as feed:
         stream = feed.events()
         await exchange.send(trade(number=1), trade(number=2), trade(number=5))

@@ -215,7 +215,7 @@ def test_one_stream_is_not_asked_anew_more_often_than_it_may() -> None:
 def test_a_lost_connection_ends_a_replay_and_the_redial_begins_anew() -> None:
     desk = Desk(REPLAY, REST, RESUBSCRIBE)
     desk.found(gap())
-    desk.ledger.lost(KEY, desk.now)
+    desk.ledger.begun(KEY, lost=True)
     assert desk.take(3600) == []
     desk.ledger.delivered(KEY, desk.now)
     assert [type(step) for step in desk.take()] == [Repaired]
@@ -224,7 +224,7 @@ def test_a_lost_connection_ends_a_replay_and_the_redial_begins_anew() -> None:
 def test_a_fetch_outlives_the_connection() -> None:
     desk = Desk(REST)
     desk.found(gap())
-    desk.ledger.lost(KEY, desk.now)
+    desk.ledger.begun(KEY, lost=True)
     desk.ledger.delivered(KEY, desk.now)
     assert [type(step) for step in desk.fetched(REPAIRED)] == [Repaired]
 

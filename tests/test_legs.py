@@ -483,9 +483,29 @@ def test_connections_keep_their_own_sequences_and_are_led():
     for n in (1, 2, 4):
         for leg in (0, 1):
             pair.send(leg, b'{"e":"conn","s":"A","p":%d,"n":%d}' % (n, n + 100 * leg))
-    assert pair.read() == [1, 2, -4]
+    assert pair.read() == [1, 2, -4, -104]  # a row that misses something takes it from whoever has it
     assert pair.holes() == [(3, 3), (103, 103)]
-    assert pair.count("seconds") == (3,)
+    assert pair.count("seconds") == (2,)
+    pair.decoder.prices.repaired("A")
+    for leg in (0, 1):
+        pair.send(leg, b'{"e":"conn","s":"A","p":5,"n":%d}' % (5 + 100 * leg))
+    assert pair.read() == [5]
+
+
+def test_a_late_trade_that_has_no_room_to_wait_is_let_out():
+    """Held back are two of two; a third, late behind those that are not last, must not be written behind them."""
+    schema = Schema(
+        Message("trade", symbol="s", price="p", seq="n", sequence="rising", conditions="c", not_last=("I",))
+    )
+    decoder = fastfeed.Decoder(schema, hold_ticks=2)
+    ring = decoder.ring.reader()
+    for leg in range(2):
+        decoder.leg(leg, leg)
+    decoder.arbitrate(True)
+    for leg, number, condition in ((0, 5, "@"), (1, 10, "I"), (1, 13, "I"), (1, 12, "@"), (1, 14, "@"), (0, 15, "@")):
+        decoder.decode(b'{"s":"A","p":1,"n":%d,"c":"%s"}' % (number, condition.encode()), source=leg)
+        assert decoder.stats()["held"] <= 2
+    assert sorted(ring.read()["seq"]) == [5, 10, 12, 13, 14, 15]
 
 
 # ---- one leg left ----

@@ -579,6 +579,48 @@ def test_numbers_of_a_connection_that_begin_anew_in_its_middle_are_a_hole():
     assert counted.tell(8) == [0]
 
 
+def test_within_one_connection_the_order_is_that_of_its_numbers_whatever_the_times():
+    """One time ahead of the clock, or a step back, must not shut a row out."""
+    now = 1_800_000_000 * 10**9
+    counted = Counted()
+    counted.decoder = fastfeed.Decoder(COUNTED, clock=fastfeed.Clock.manual(utc_ns=now))
+    counted.ring = counted.decoder.ring.reader()
+    for number, time in enumerate((now, now - 1000, now + 86400 * 10**9, now + 1)):
+        assert counted.tell(number, bid=number, time=time) == [0]
+        assert counted.bids() == {"A": number}
+    counted.tell(4, bid=4, time=now + 86400 * 10**9)
+    counted.decoder.connected(0)
+    assert counted.tell(0, bid=5, time=now + 2) == [0], "what lies ahead of our clock is no measure"
+
+
+def test_a_session_begins_once_though_its_first_trades_leave_the_row_as_old_as_it_was():
+    """Trades of extended hours are NOT_LAST: their repeats, and a leg that lies behind, are no new session each."""
+    schema = Schema(
+        Message(
+            "trade",
+            symbol="s",
+            price="p",
+            seq="n",
+            sequence="rising",
+            event_time=("t", "ns"),
+            conditions="c",
+            not_last=("T",),
+        )
+    )
+    decoder = fastfeed.Decoder(schema)
+    ring = decoder.ring.reader()
+
+    def tell(number, hours, condition):
+        decoder.decode(b'{"s":"A","p":1,"n":%d,"t":%d,"c":"%s"}' % (number, hours * HOUR, condition))
+        return int(ring.read()["flags"][0])
+
+    assert tell(5000, 16, b"@") == 0
+    assert [tell(number, 28, b"T") for number in (1, 2, 3)] == [Flag.NOT_LAST] * 3
+    assert [tell(number, 28, b"T") for number in (1, 2)] == [Flag.NOT_LAST | Flag.DUPLICATE] * 2
+    assert tell(4, 29, b"@") == 0
+    assert decoder.stats()["resets"] == 1
+
+
 @pytest.mark.parametrize("legs", [1, 2])
 def test_a_connection_that_is_behind_another_takes_no_price_back(legs):
     counted = Counted()
