@@ -22,7 +22,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset, strcmp
+from libc.string cimport memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
 from binary cimport binary_frame
@@ -1234,7 +1234,7 @@ cdef class Decoder:
             raise ConfigError(f"no row for symbol {symbol!r}: {why}")
         if self.prices.symbols[symbol_id] != symbol:
             other = self.prices.symbols[symbol_id]
-            raise ConfigError(f"no row for symbol {symbol!r}: it stands for {other!r} already; give it a feed of its own")
+            raise ConfigError(f"no row for symbol {symbol!r}: it stands for {other!r}; give it a feed of its own")
         return symbol_id
 
     def add_alias(self, str text not None, str symbol not None):

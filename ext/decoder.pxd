@@ -154,6 +154,8 @@ cdef inline int decoder_sequence(
             d.table, symbol_id, m.kind, s.begun_ns, f.event_ns):
         streams_forget(&d.streams, s, f.event_ns)
     verdict = streams_check(&d.streams, s, m, f, &n, symbol_id, recv_ns)
+    if m.spares and verdict != DUPLICATE and f.flags & FF_NOT_LAST:
+        s.begun_ns = max(s.begun_ns, f.event_ns)
     if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION and last < n.seq:
         # Taken back: the longer way finds the gap again, and this message is the first that waits behind it.
         s.last = last

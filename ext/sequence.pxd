@@ -25,7 +25,7 @@ cdef enum:
 cdef struct sequence:
     int64_t last
     int64_t below     # the last number seen below `last`
-    int64_t begun_ns  # the event time at which a new session was seen to begin its numbers anew
+    int64_t begun_ns  # event time of what shows that a session goes on, though no row does: see table_is_of_before
     int64_t judged    # these three are of the message judged last, if elements share its number
     uint32_t serial   # which one it is
     uint8_t verdict

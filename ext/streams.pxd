@@ -10,8 +10,8 @@ from libc.string cimport memset
 from layout cimport FIELD_SEQ, ff_fields
 from schema cimport schema_message
 from sequence cimport (
-    DUPLICATE, GAP, RESET, RESET_RUN, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE, SEQUENCE_TIME,
-    sequence, sequence_check,
+    DUPLICATE, GAP, RESET, RESET_RUN, SEQUENCE_CONNECTION, SEQUENCE_LINKED, SEQUENCE_NONE, SEQUENCE_RANGE,
+    SEQUENCE_TIME, sequence, sequence_check,
 )
 from symbols cimport NO_SYMBOL
 from tick cimport FF_NOT_LAST, ff_row

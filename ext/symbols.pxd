@@ -230,7 +230,9 @@ cdef inline uint32_t symbols_alias(symbols* s, const char* text, uint32_t size, 
     if known != NO_SYMBOL or size == 0:
         return known
     symbols_key(key, text, size)
-    if s.aliases == s.limit or (at + 1) >> SYMBOL_TAG or not symbols_fill(s, &s.entries[at], symbol_id, key, text, size):
+    if s.aliases == s.limit or (at + 1) >> SYMBOL_TAG:
+        return NO_SYMBOL
+    if not symbols_fill(s, &s.entries[at], symbol_id, key, text, size):
         return NO_SYMBOL
     hash = symbols_hash(key, text, size)
     s.aliases += 1

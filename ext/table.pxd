@@ -203,7 +203,7 @@ cdef inline bint table_is_of_before(
 ) noexcept nogil:
     """Is the row's newest quote (or last trade) so much older that another session has begun since?
 
-    `begun_ns`: when it was last thought so, as trades that are NOT_LAST leave the row as old as it is.
+    `begun_ns`: when it was last thought so, or a trade came that is NOT_LAST and so leaves the row as old as it is.
     """
     cdef const ff_row* r = &t.rows[symbol_id]
     cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0

@@ -450,9 +450,7 @@ cdef inline int watch_judge(
     if verdict == GAP and m.rule == SEQUENCE_CONNECTION:
         table_shake(w.table)  # whichever leg it is: some lane may have followed it
     if w.arbitrating and m.rule == SEQUENCE_CONNECTION:
-        # A row that misses something takes it from whoever has it.
-        if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns) and not (
-                w.table.rows[symbol_id].flags & FF_AFTER_GAP):
+        if not lane_counts(ln, leg, w.lead, w.lead_given, w.lead_set, mono_ns, w.patience_ns):
             return SECOND
     if verdict == DUPLICATE:
         return REPEATED
@@ -499,7 +497,7 @@ cdef inline void watch_commit(
     cdef bint floored = ln.floored
     cdef int verdict
     cdef bint two = w.arbitrating or ln.settling
-    cdef bint late
+    cdef bint late, fills
     cdef ff_tick k
     if w.arbitrating and ln.season != w.season:
         w.settling -= ln.settling
@@ -540,7 +538,10 @@ cdef inline void watch_commit(
     if m.rule == SEQUENCE_CONNECTION and verdict == NEWEST:
         if streams_is_behind(w.streams, m, f, symbol_id, watch_connection(w, source), recv_ns):
             verdict = REPEATED
-    late = (verdict == FILLED or verdict == REPEATED) and streams_is_late(m, f, &w.table.rows[symbol_id])
+    if verdict == NEWEST and m.spares and f.flags & FF_NOT_LAST:
+        own.begun_ns = max(own.begun_ns, f.event_ns)
+    fills = verdict == FILLED
+    late = (fills or verdict == REPEATED) and streams_is_late(m, f, &w.table.rows[symbol_id])
     if late:
         verdict = FILLED
     if two and verdict != REPEATED:
@@ -551,7 +552,7 @@ cdef inline void watch_commit(
             watch_end(w, at, False, recv_ns, mono_ns)
         return
     if watch_waits(ln) and not hold_fits(&w.hold, count):
-        if verdict != FILLED or late or ln.repairing:
+        if not fills or ln.repairing:
             watch_give_up(w, at, recv_ns)
     w.ticks[0] += count
     if f.event_ns:

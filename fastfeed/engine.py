@@ -468,8 +468,8 @@ class Engine:
             self._lookout.doubt_backlog(round(self._sweep_due * 1e9))
         self.readers.show()
 
-    def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
-        return self._lookout.carrying(symbol, channel)
+    def carrying(self, symbol: str, channel: str, *, every: bool = False) -> list[tuple[Connection, Subscription]]:
+        return self._lookout.carrying(symbol, channel, every=every)
 
     def subscriptions(self) -> list[Subscription]:
         return [wish for wishes in self.wanted.values() for wish in wishes]

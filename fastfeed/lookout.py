@@ -55,10 +55,11 @@ class Lookout:
                 self._whole[subscription.channel] = shard
                 self._ranged = 0
 
-    def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
-        """The subscriptions to this stream, with the connection each comes by."""
+    def carrying(self, symbol: str, channel: str, *, every: bool = False) -> list[tuple[Connection, Subscription]]:
+        """The subscriptions to this stream, with the connection to ask about each, or `every` one that it comes by."""
         wishes = [*self._wishes.get(symbol, ()), *self._wishes.get(ALL, ())]
-        return [(self._home[wish].spokesman, wish) for wish in wishes if wish.channel == channel]
+        found = [(self._home[wish], wish) for wish in wishes if wish.channel == channel]
+        return [(one, wish) for home, wish in found for one in (home.connections if every else [home.spokesman])]
 
     def drop(self, subscription: Subscription) -> None:
         """Nobody wants it any more."""

@@ -77,8 +77,8 @@ class Owner(Protocol):
     def on_ticks(self) -> None:
         """There are ticks, or rows have changed."""
 
-    def carrying(self, symbol: str, channel: str) -> list[tuple[Connection, Subscription]]:
-        """The subscriptions to a stream, with the connection each comes by."""
+    def carrying(self, symbol: str, channel: str, *, every: bool = False) -> list[tuple[Connection, Subscription]]:
+        """The subscriptions to a stream, with the connection to ask about each, or `every` one that it comes by."""
 
     def subscriptions(self) -> list[Subscription]:
         """All that are wanted."""
@@ -183,24 +183,24 @@ class Repairs:
         for subscription in subscriptions:
             key = _key(subscription)
             broken = self._breaks.pop(key, None)
+            if key[0] == ALL and (doubt := self._doubted.pop(key, None)) is not None:
+                for place in arrived[key[1]].nonzero()[0].tolist():
+                    self._doubted.setdefault((self._prices.symbols[place], key[1]), doubt)
             for one in self._parts(key):
                 # Where another connection delivers too, only the ledger knows of a new beginning. And what it has just
                 # heard of, in the first messages of this one, they have not mended.
                 awaited = self._ledger.awaits(one)
-                if broken is None and not awaited and one not in self._alerted:
+                if broken is None and not awaited:
                     continue
                 if one in self._doubted:
                     self._doubt(one, self._doubted.pop(one), now)
                     continue
                 if awaited:
                     self._ledger.delivered(one, now)
-                if one in self._alerted:
+                if one in self._alerted and one not in self._ledger:
                     self._settled(one)
             if broken is None:
                 continue
-            if subscription.symbol == ALL and (doubt := self._doubted.pop(key, None)) is not None:
-                for place in arrived[subscription.channel].nonzero()[0].tolist():
-                    self._doubt((self._prices.symbols[place], subscription.channel), doubt, now)
             recipe = self._provider.recovery.get(subscription.channel, _RECIPE)
             is_whole = any(name in recipe.whole for name, _ in subscription.params)
             if broken.cause == "start":
@@ -238,6 +238,7 @@ class Repairs:
         """Nobody wants it any more."""
         key = _key(subscription)
         self._breaks.pop(key, None)
+        self._doubted.pop(key, None)
         for one in self._parts(key):
             self._ledger.drop(one)
             self._doubted.pop(one, None)
@@ -271,7 +272,8 @@ class Repairs:
         """The streams under repair that a subscription to `key` carries: of a whole channel, any of its symbols."""
         if key[0] != ALL:
             return [key]
-        return [one for one in (*self._ledger.keys(), *self._alerted) if one[1] == key[1]]
+        kept = dict.fromkeys((*self._ledger.keys(), *self._alerted, *self._doubted))
+        return [one for one in kept if one[1] == key[1] and one[0] != ALL]
 
     def _plan(self, channel: str) -> Plan:
         return self._plans.get(channel, _NO_PLAN)
@@ -328,13 +330,17 @@ class Repairs:
         symbols = self._prices.symbols
         for wish in counted:
             mine = [wish.symbol]
-            if wish.symbol == ALL and _key(wish) not in self._breaks:
+            begins = _key(wish) in self._breaks
+            if wish.symbol == ALL:
                 mine = [symbols[row] for row in arrived[wish.channel].nonzero()[0].tolist()]
+                if begins:
+                    self._doubted[_key(wish)] = gap
             for symbol in mine:
                 key = symbol, wish.channel
-                if key in self._breaks or self._ledger.awaits(key):
+                if begins or self._ledger.awaits(key):
                     self._doubted[key] = gap
-                    if key[1] in self._priced and symbol != ALL:
+                    broken = self._breaks.get(key)
+                    if key[1] in self._priced and (broken is None or broken.from_ns):  # else it has never delivered
                         self._flagged[symbol].add(key)
                 else:
                     self._doubt(key, gap, now)
@@ -385,7 +391,8 @@ class Repairs:
                     self._replay(key, first, last)
                 case Resubscribe(key):
                     self._release(key)
-                    for connection, subscription in self._owner.carrying(*key):
+                    # Of shared numbers nobody knows which of two legs a row has followed: it begins anew on both.
+                    for connection, subscription in self._owner.carrying(*key, every=key[1] in self._counted):
                         asked.setdefault(connection, []).append(subscription)
                 case Repaired(key, gap, how, seconds):
                     self._release(key)

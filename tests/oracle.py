@@ -504,6 +504,11 @@ class Decoder:
             verdict, missed = "gap", (number - Sequence.RESET_RUN + 1, number - 1)
         if shares:
             stream.shared = serial, number, verdict
+        spares = message.conditions is not None and (
+            message.rule == "time" or sum(other.kind == "trade" for other in self.schema.messages) == 1
+        )
+        if spares and verdict != "duplicate" and fields.get("not_last"):
+            stream.begun = max(stream.begun, fields.get("event_time") or 0)
         if missed:
             self.counts["gaps"] += 1
             if message.rule == "connection":
