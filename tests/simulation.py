@@ -645,6 +645,9 @@ class World:
 
     def calm(self) -> None:
         """Nothing is wrong any more: within a bounded time everything flows again, or has been reported."""
+        if self.blocked_until > self.healed_at:
+            # What has come meanwhile is heard afterwards: it may be a wait that a server asks for.
+            self.live_until(self.blocked_until + 3.0)
         if self.over:
             self.open_feed()
         beat, backoff = self.feed.heartbeat, self.feed.backoff
