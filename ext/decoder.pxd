@@ -24,7 +24,8 @@ from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, s
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_control, slots_grow, slots_reset
 from streams cimport (
-    numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_is_behind, streams_is_late,
+    numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_goes_on, streams_is_behind,
+    streams_is_late,
     streams_numbers, streams_of, streams_open,
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
@@ -151,11 +152,11 @@ cdef inline int decoder_sequence(
     if not streams_numbers(m, f, last, &n):
         return IN_ORDER
     if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(
-            d.table, symbol_id, m.kind, s.begun_ns, f.event_ns):
+            d.table, symbol_id, m.kind, s.begun_s, f.event_ns):
         streams_forget(&d.streams, s, f.event_ns)
     verdict = streams_check(&d.streams, s, m, f, &n, symbol_id, recv_ns)
     if m.spares and verdict != DUPLICATE and f.flags & FF_NOT_LAST:
-        s.begun_ns = max(s.begun_ns, f.event_ns)
+        streams_goes_on(s, f.event_ns)
     if verdict == GAP and d.watch.at_gaps >> m.channel & 1 and m.rule != SEQUENCE_CONNECTION and last < n.seq:
         # Taken back: the longer way finds the gap again, and this message is the first that waits behind it.
         s.last = last

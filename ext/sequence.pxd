@@ -22,12 +22,12 @@ cdef enum sequence_verdict:
 cdef enum:
     RESET_RUN = 8  # so many rising numbers in a row below the last: the provider started anew
 
-cdef struct sequence:
+cdef struct sequence:  # 32 bytes: one a symbol, and two a cache line
     int64_t last
     int64_t below     # the last number seen below `last`
-    int64_t begun_ns  # event time of what shows that a session goes on, though no row does: see table_is_of_before
-    int64_t judged    # these three are of the message judged last, if elements share its number
+    uint32_t judged   # these three are of the message judged last, if elements share its number: of that the lower half
     uint32_t serial   # which one it is
+    uint32_t begun_s  # event time, UTC seconds, of what shows that a session goes on though no row does
     uint8_t verdict
     uint8_t run       # how many of those below in a row have risen
     uint8_t known     # false until the first message

@@ -17,6 +17,12 @@ from symbols cimport NO_SYMBOL
 from tick cimport FF_NOT_LAST, ff_row
 
 
+cdef extern from *:
+    """
+    #define FF_SECOND INT64_C(1000000000)
+    """
+    int64_t SECOND "FF_SECOND"
+
 cdef enum:
     SOURCES = 256       # connections whose own sequence is tracked
     BEHIND = 255        # messages of a symbol after which a connection that lies behind is followed all the same
@@ -130,9 +136,16 @@ cdef inline bint streams_is_behind(
     return False
 
 
+cdef inline void streams_goes_on(sequence* s, int64_t event_ns) noexcept nogil:
+    """A session has got so far: see table_is_of_before."""
+    cdef int64_t seconds = event_ns // SECOND
+    if seconds > s.begun_s and seconds < <int64_t>1 << 32:
+        s.begun_s = <uint32_t>seconds
+
+
 cdef inline void streams_forget(streams* t, sequence* s, int64_t event_ns) noexcept nogil:
     """Its numbers count from a new beginning: the next one is in order whatever it is."""
-    s.begun_ns = event_ns
+    streams_goes_on(s, event_ns)
     s.known = False
     s.run = 0
     t.resets += 1
@@ -145,7 +158,7 @@ cdef inline int streams_check(
     """Where this message stands in its stream; a gap is recorded. Elements that share its number stand alike."""
     cdef int64_t last = s.last
     cdef int verdict
-    if m.shares and s.serial == t.before + f.ordinal and s.judged == n.seq:
+    if m.shares and s.serial == t.before + f.ordinal and s.judged == <uint32_t>n.seq:
         return s.verdict
     verdict = sequence_check(s, m.rule, n.first, n.seq, n.prev)
     if verdict == RESET and m.rule == SEQUENCE_CONNECTION:
@@ -155,7 +168,7 @@ cdef inline int streams_check(
         last = n.seq - RESET_RUN
     if m.shares:
         s.serial = t.before + f.ordinal
-        s.judged = n.seq
+        s.judged = <uint32_t>n.seq
         s.verdict = <uint8_t>verdict
     if verdict == GAP:
         if m.rule == SEQUENCE_CONNECTION:

@@ -199,17 +199,17 @@ cdef inline void table_judge(table* t, uint32_t symbol_id, uint8_t status, uint8
 
 
 cdef inline bint table_is_of_before(
-    const table* t, uint32_t symbol_id, uint8_t kind, int64_t begun_ns, int64_t event_ns
+    const table* t, uint32_t symbol_id, uint8_t kind, uint32_t begun_s, int64_t event_ns
 ) noexcept nogil:
     """Is the row's newest quote (or last trade) so much older that another session has begun since?
 
-    `begun_ns`: when it was last thought so, or a trade came that is NOT_LAST and so leaves the row as old as it is.
+    `begun_s`: when it was last thought so, or a trade came that is NOT_LAST and so leaves the row as old as it is.
     """
     cdef const ff_row* r = &t.rows[symbol_id]
     cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0
     if last_ns <= 0:
         return False
-    last_ns = max(last_ns, begun_ns)
+    last_ns = max(last_ns, <int64_t>begun_s * (SESSION_NS // (4 * 3600)))
     return event_ns > last_ns and event_ns - last_ns > SESSION_NS
 
 

@@ -21,7 +21,8 @@ from sequence cimport (
     SEQUENCE_TIME, sequence,
 )
 from streams cimport (
-    GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_forget, streams_gap, streams_is_behind,
+    GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_forget, streams_gap, streams_goes_on,
+    streams_is_behind,
     streams_is_late, streams_numbers,
 )
 from table cimport (
@@ -404,7 +405,7 @@ cdef inline int watch_judge(
     cdef uint8_t lead
     cdef bint joins = m.rule == SEQUENCE_RISING and watch_joins(w, ln, m.channel, leg, source, mono_ns)
     if m.rule == SEQUENCE_RISING and n.seq < last and table_is_of_before(
-            w.table, symbol_id, m.kind, s.begun_ns, f.event_ns):
+            w.table, symbol_id, m.kind, s.begun_s, f.event_ns):
         streams_forget(w.streams, s, f.event_ns)
         ln.legs[0].known = ln.legs[1].known = False
     elif m.rule == SEQUENCE_RISING and n.seq > last:
@@ -507,7 +508,7 @@ cdef inline void watch_commit(
     if f.event_ns:
         lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
     if floored and m.rule == SEQUENCE_RISING and numbered and n.seq < ln.floor and table_is_of_before(
-            w.table, symbol_id, m.kind, own.begun_ns, f.event_ns):
+            w.table, symbol_id, m.kind, own.begun_s, f.event_ns):
         floored = ln.floored = False
         w.floored -= 1
     if floored and numbered and watch_is_below(w, ln, n.seq):
@@ -539,7 +540,7 @@ cdef inline void watch_commit(
         if streams_is_behind(w.streams, m, f, symbol_id, watch_connection(w, source), recv_ns):
             verdict = REPEATED
     if verdict == NEWEST and m.spares and f.flags & FF_NOT_LAST:
-        own.begun_ns = max(own.begun_ns, f.event_ns)
+        streams_goes_on(own, f.event_ns)
     fills = verdict == FILLED
     late = (fills or verdict == REPEATED) and streams_is_late(m, f, &w.table.rows[symbol_id])
     if late:
