@@ -25,8 +25,7 @@ from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RI
 from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_control, slots_grow, slots_reset
 from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_goes_on, streams_is_behind,
-    streams_is_late,
-    streams_numbers, streams_of, streams_open,
+    streams_is_late, streams_numbers, streams_of, streams_open,
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
 from table cimport (

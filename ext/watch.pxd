@@ -22,8 +22,7 @@ from sequence cimport (
 )
 from streams cimport (
     GAPS, SOURCES, gap, numbers, streams, streams_at, streams_check, streams_forget, streams_gap, streams_goes_on,
-    streams_is_behind,
-    streams_is_late, streams_numbers,
+    streams_is_behind, streams_is_late, streams_numbers,
 )
 from table cimport (
     table, table_is_of_before, table_judge, table_mark_put, table_put, table_put_last, table_shake,
@@ -391,8 +390,7 @@ cdef inline bint watch_joins(
 
 cdef inline int watch_judge(
     watch* w, size_t at, const schema_message* m, const ff_fields* f, bint numbered, const numbers* n, uint32_t leg,
-    uint32_t symbol_id,
-    uint16_t source, uint32_t count, int64_t recv_ns, int64_t mono_ns, uint8_t* flags
+    uint32_t symbol_id, uint16_t source, uint32_t count, int64_t recv_ns, int64_t mono_ns, uint8_t* flags
 ) noexcept nogil:
     """The verdict on a message, holes opened or filled; FF_AFTER_GAP in `flags` where it is known at once."""
     cdef lane* ln = &w.lanes[at]
