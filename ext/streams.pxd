@@ -14,14 +14,8 @@ from sequence cimport (
     SEQUENCE_TIME, sequence, sequence_check,
 )
 from symbols cimport NO_SYMBOL
-from tick cimport FF_NOT_LAST, ff_row
+from tick cimport FF_NOT_LAST, SECOND_NS, ff_row
 
-
-cdef extern from *:
-    """
-    #define FF_SECOND INT64_C(1000000000)
-    """
-    int64_t SECOND "FF_SECOND"
 
 cdef enum:
     SOURCES = 256       # connections whose own sequence is tracked
@@ -138,7 +132,7 @@ cdef inline bint streams_is_behind(
 
 cdef inline void streams_goes_on(sequence* s, int64_t event_ns) noexcept nogil:
     """A session has got so far: see table_is_of_before."""
-    cdef int64_t seconds = event_ns // SECOND
+    cdef int64_t seconds = event_ns // SECOND_NS
     if seconds > s.begun_s and seconds < <int64_t>1 << 32:
         s.begun_s = <uint32_t>seconds
 

@@ -14,7 +14,7 @@ from order cimport (
     order_add32, order_count, order_fence, order_full_fence, order_get32, order_get64, order_load32, order_load64,
     order_put, order_set8, order_set32, order_set64, order_store32, order_store64, order_take,
 )
-from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, FF_TRADE, ff_row, ff_tick
+from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, FF_TRADE, SECOND_NS, ff_row, ff_tick
 
 
 cdef extern from "math.h" nogil:
@@ -56,12 +56,7 @@ cdef struct table_reader:
 
 cdef enum:
     NO_SWEEP = 0xFFFFFFFF
-
-cdef extern from *:
-    """
-    #define SESSION_NS (4 * 3600 * INT64_C(1000000000))
-    """
-    int64_t SESSION_NS  # no two messages of one trading session are further apart, as far as order is concerned
+    SESSION_S = 4 * 3600  # no two messages of one trading session are further apart, as far as order is concerned
 
 
 cdef inline bint table_open(table* t, uint32_t limit) noexcept nogil:
@@ -209,8 +204,8 @@ cdef inline bint table_is_of_before(
     cdef int64_t last_ns = r.quote_event_ns if kind == FF_QUOTE else r.trade_event_ns if kind == FF_TRADE else 0
     if last_ns <= 0:
         return False
-    last_ns = max(last_ns, <int64_t>begun_s * (SESSION_NS // (4 * 3600)))
-    return event_ns > last_ns and event_ns - last_ns > SESSION_NS
+    last_ns = max(last_ns, <int64_t>begun_s * SECOND_NS)
+    return event_ns > last_ns and event_ns - last_ns > <int64_t>SESSION_S * SECOND_NS
 
 
 cdef inline void table_put_last(table* t, const ff_tick* k, uint16_t present, uint16_t null) noexcept nogil:

@@ -6,6 +6,9 @@ Declarations only; whoever fills a tick sets every field, there is no constructo
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
+cdef enum:
+    SECOND_NS = 1_000_000_000
+
 cdef extern from "fastfeed.h" nogil:
     enum:
         FF_QUOTE, FF_TRADE, FF_LEVEL, FF_MARK, FF_BAR, FF_BAR_VOLUME, FF_CORRECTION, FF_CONTROL

@@ -443,9 +443,7 @@ class Decoder:
                 verdict = "duplicate"
             else:
                 self.followed[key] = source, event_ns, 0
-        late = verdict == "duplicate" and message.conditions is not None and not fields["not_last"]
-        if sum(other.kind == "trade" for other in self.schema.messages) > 1 and message.rule != "time":
-            late = False
+        late = verdict == "duplicate" and self.spares(message) and not fields["not_last"]
         if message.rule == "time":
             late = late and event_ns > row.get("trade_event_ns", 0)
         else:
@@ -478,6 +476,11 @@ class Decoder:
         elif message.kind in ("quote", "trade") and verdict != "duplicate":
             self.merge(message, fields, flags, recv_ns)
 
+    def spares(self, message: Message) -> bool:
+        """Do some of its trades leave the last price alone, whose number (or time) then tells what comes late?"""
+        alone = sum(other.kind == "trade" for other in self.schema.messages) == 1
+        return message.conditions is not None and (message.rule == "time" or alone)
+
     def judge(self, message: Message, fields: dict, recv_ns: int, source: int, serial: tuple) -> str:
         # In a record an event time of 0 means none.
         number = (fields.get("event_time") or None) if message.rule == "time" else fields.get("seq")
@@ -504,10 +507,7 @@ class Decoder:
             verdict, missed = "gap", (number - Sequence.RESET_RUN + 1, number - 1)
         if shares:
             stream.shared = serial, number, verdict
-        spares = message.conditions is not None and (
-            message.rule == "time" or sum(other.kind == "trade" for other in self.schema.messages) == 1
-        )
-        if spares and verdict != "duplicate" and fields.get("not_last"):
+        if self.spares(message) and verdict != "duplicate" and fields.get("not_last"):
             stream.begun = max(stream.begun, fields.get("event_time") or 0)
         if missed:
             self.counts["gaps"] += 1
