@@ -100,7 +100,7 @@ cdef struct schema_message:
     uint16_t n_fields
     uint16_t n_each
     uint8_t kind         # FF_QUOTE ... or FF_CONTROL; FF_LEVEL for depth
-    uint8_t flags        # FF_SNAPSHOT, FF_NOT_LAST
+    uint8_t flags        # FF_SNAPSHOT
     uint8_t rule         # SEQUENCE_*
     uint8_t channel
     uint8_t stream       # sequence state it keeps per symbol

@@ -158,9 +158,7 @@ class Book:
         self._unwanted: dict[str, Record] = {}  # by topic: on the wire, but no longer wanted
         self._topics: Counter[str] = Counter()  # how many wishes each topic serves
         self._requests: dict[int, Request] = {}  # unanswered, oldest first
-        self._accepted: deque[Request] = deque(
-            maxlen=_REMEMBERED
-        )  # of this connection: a server may think better of it
+        self._accepted: deque[Request] = deque(maxlen=_REMEMBERED)  # a server may think better of it
         self._last_id = 0
         self._unnamed = 0  # refusals that do not say of which of several requests
         self._singly = False  # one request at a time, so that such a refusal can only mean that one

@@ -15,7 +15,7 @@ key "oauth".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastfeed.credentials import Auth
 from fastfeed.dialect import Active, Denial, Dialect, Greeting, Refusal, Reply, Welcome
@@ -26,18 +26,12 @@ from fastfeed.schema import Message, Schema
 from fastfeed.subscriptions import Limits, Render
 from fastfeed.text import dumps, loads
 
-_EVIDENCE = {
-    "msgpack": Evidence(
-        grade="documentation, and the code of official clients",
-        samples="the documentation's messages",
-        checked_by=("alpaca-py",),
-    ),
-    "json": Evidence(
-        grade="documentation, and the code of official clients",
-        samples="the documentation's messages",
-        unchecked="the official client that could be had speaks MessagePack only",
-    ),
-}
+_EVIDENCE = Evidence(
+    grade="documentation, and the code of official clients",
+    samples="the documentation's messages",
+    checked_by=("alpaca-py",),
+)
+_AS_JSON = replace(_EVIDENCE, checked_by=(), unchecked="the official client speaks MessagePack only")
 Dump = Callable[[object], str | bytes]
 Load = Callable[[bytes], object]  # raises ValueError
 
@@ -276,7 +270,7 @@ class Stream:
             upper=True,
             # They wait behind the data (python-legacy#591): their lack alone kills no connection.
             pongs_promised=False,
-            evidence=_EVIDENCE[encoding],
+            evidence=_AS_JSON if encoding == "json" else _EVIDENCE,
         )
 
 
