@@ -9,7 +9,8 @@ from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 
 from layout cimport FIELD_ASKS, FIELD_BIDS, FIELD_SEQ, FIELD_SYMBOL, ff_fields
 from message cimport (
-    message_at, message_close, message_count, message_find, message_number, message_open, message_put, message_take,
+    message_at, message_close, message_count, message_end, message_find, message_number, message_open, message_put,
+    message_take,
 )
 from number cimport number_big, number_decimal, number_little, number_real, number_scaled, number_signed
 from scan cimport scan_text_fault
@@ -257,13 +258,7 @@ cdef inline int binary_message(
         taken = binary_each(j, r, <uint16_t>i, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
-    if taken:
-        if j.n_fields == before:
-            message_count(j, <uint16_t>i, simd)
-        return DATA
-    j.n_fields = before
-    message_count(j, <uint16_t>i, simd)
-    return UNKNOWN
+    return message_end(j, <uint16_t>i, before, taken, simd)
 
 
 # ---- straight: a record whose type alone says which message it is, into the fields without a slot ----

@@ -14,7 +14,7 @@ from layout cimport (
     layout_step,
 )
 from message cimport (
-    message_at, message_count, message_find, message_is_array, message_judge, message_price, message_take,
+    message_at, message_count, message_end, message_find, message_is_array, message_judge, message_price, message_take,
 )
 from scan cimport scan_bare, scan_integer, scan_price, scan_space, scan_string, scan_string_fault, scan_unescape
 from schema cimport *
@@ -288,13 +288,7 @@ cdef inline int json_message(slots* j, const char* start, const char* end, uint1
         taken = json_each(j, <uint16_t>i, 0, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
-    if taken:
-        if j.n_fields == before:
-            message_count(j, <uint16_t>i, simd)
-        return DATA
-    j.n_fields = before
-    message_count(j, <uint16_t>i, simd)
-    return UNKNOWN
+    return message_end(j, <uint16_t>i, before, taken, simd)
 
 
 cdef inline int json_elements(slots* j, const char* p, uint32_t root, uint16_t first, bint simd) noexcept nogil:

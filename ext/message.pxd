@@ -489,6 +489,15 @@ cdef inline void message_count(slots* j, uint16_t message, bint simd) noexcept n
     j.n_fields += 1
 
 
+cdef inline int message_end(slots* j, uint16_t message, uint32_t before, bint taken, bint simd) noexcept nogil:
+    """The verdict on a message of data whose ticks are those from `before` on, if they could be taken."""
+    if not taken:
+        j.n_fields = before
+    if j.n_fields == before:
+        message_count(j, message, simd)
+    return DATA if taken else UNKNOWN
+
+
 cdef inline bint message_take(slots* j, uint16_t message, bint simd) noexcept nogil:
     """One tick's worth of fields from the slots; False makes the message unknown."""
     cdef const schema_message* m = &j.program.messages[message]

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
 from message cimport (
-    message_at, message_close, message_count, message_find, message_is_array, message_judge, message_open,
+    message_at, message_close, message_count, message_end, message_find, message_is_array, message_judge, message_open,
     message_price, message_put, message_take,
 )
 from number cimport number_big, number_real, number_signed
@@ -398,13 +398,7 @@ cdef inline int msgpack_message(
         taken = msgpack_each(j, <uint16_t>i, 0, frame_end, simd)
     else:
         taken = message_take(j, <uint16_t>i, simd)
-    if taken:
-        if j.n_fields == before:
-            message_count(j, <uint16_t>i, simd)
-        return DATA
-    j.n_fields = before
-    message_count(j, <uint16_t>i, simd)
-    return UNKNOWN
+    return message_end(j, <uint16_t>i, before, taken, simd)
 
 
 # ---- plans: maps that look like one seen before ----
