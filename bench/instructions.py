@@ -17,7 +17,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import formats
 import frames
+
+from fastfeed.schema import Schema
 
 HERE = Path(__file__).parent
 COMMITTED = HERE / "instructions.json"
@@ -26,7 +29,8 @@ TOLERANCE = 0.02
 COUNT = 2000  # frames of a kind; as many before them teach the decoder their layouts
 TIMED = rb"__pyx_pw_\w+Decoder_\w*decode_many[\w.]*"  # as the module's symbol table has it
 
-Kinds = dict[str, tuple[str, str, list[bytes]]]  # name -> (provider, what the decoder counts them as, frames)
+# name -> (provider or schema, what the decoder counts them as, frames)
+Kinds = dict[str, tuple[str | Schema, str, list[bytes]]]
 
 
 def numbered(text: str) -> list[bytes]:
@@ -39,6 +43,8 @@ def numbered(text: str) -> list[bytes]:
 
 def kinds() -> Kinds:
     made = frames.quotes(2 * COUNT)
+    stocks = formats.stock_quotes(2 * COUNT)
+    other = [(name, formats.FORMATS[name]) for name in ("msgpack", "sbe")]
     levels = ",".join(f'["%p","{size}.125"]' for size in range(10))
     time = '"E":1767225600003,"T":1767225600000'
     trade = '{"e":"aggTrade","E":1767225600003,"s":"BTCUSDT","a":%d,"p":"%p","q":"0.125","f":1,"l":2,'
@@ -57,6 +63,13 @@ def kinds() -> Kinds:
             "data",
             numbered('{"u":%d,"s":"BTCUSDT","b":"%p","B":"1.5","a":"%p","A":"2.25"}'),
         ),
+        "stock quote in an array of one": ("polygon", "data", [formats.array("json", [quote]) for quote in stocks]),
+        "stock quotes, ten in an array": (
+            "polygon",
+            "data",
+            [formats.array("json", [stocks[(i + k) % len(stocks)] for k in range(10)]) for i in range(2 * COUNT)],
+        ),
+        **{f"{name} quote": (schema, "data", list(map(pack, map(json.loads, made)))) for name, (schema, pack) in other},
         "ack": ("binance-usdm", "control", numbered('{"result":null,"id":%d}')),
         "unknown": ("binance-usdm", "unknown", numbered('{"e":"somethingNew","s":"BTCUSDT","p":"%p","u":%d}')),
     }

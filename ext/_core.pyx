@@ -417,7 +417,7 @@ cdef int _message(schema_message* m, dict source, list kept) except -1:
     for i in range(m.n_fields):
         m.fields[i].node, m.fields[i].field, m.fields[i].action = fields[i]
         m.plain = m.plain and m.fields[i].field != FIELD_SIDE and (m.time_scale or m.fields[i].field != FIELD_TIME)
-    m.straight = m.plain and m.kind == FF_QUOTE and m.rule == SEQUENCE_RISING and not m.shares
+    m.straight = m.kind == FF_QUOTE and m.rule == SEQUENCE_RISING and not m.shares
     for i in range(m.n_each):
         m.each[i].node, m.each[i].root = each[i]
     return 0

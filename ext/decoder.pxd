@@ -10,19 +10,21 @@ from libc.string cimport memcmp, memcpy, memset
 
 from binary cimport binary_frame
 from histogram cimport histogram, histogram_record
-from json cimport json_frame, json_learn
+from json cimport json_element, json_fail, json_frame, json_learn, json_next
 from layout cimport (
-    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, LAYOUT_STEPS, ff_fields, layout_choice, layout_keep,
-    layout_open, layout_set,
+    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, LAYOUT_STEPS, ff_fields, layout_begin, layout_choice,
+    layout_keep, layout_open, layout_set,
 )
 from liveness cimport liveness, liveness_touch
-from message cimport message_finish
+from message cimport message_finish, message_open
 from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
 from ring cimport ring, ring_followed, ring_publish
-from scan cimport FF_PADDING
+from scan cimport FF_PADDING, scan_space
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
-from slots cimport CONTROL, DATA, MALFORMED, slot, slots, slots_close, slots_control, slots_grow, slots_reset
+from slots cimport (
+    CONTROL, DATA, MALFORMED, UNKNOWN, slot, slots, slots_begin, slots_close, slots_control, slots_grow, slots_reset,
+)
 from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_goes_on, streams_is_behind,
     streams_is_late, streams_numbers, streams_of, streams_open,
@@ -71,7 +73,9 @@ cdef struct decoder:
     uint64_t predicted
     char refused_name[64]
     uint32_t refused_size
-    # decoder_count and decoder_end_shared; through pointers, so that what is rare is not compiled into what is hot
+    # decoder_batch, decoder_count and decoder_end_shared; through pointers, so that they are not compiled into what is
+    # hotter still
+    int (*batch)(decoder* d, const char* p, const char* end, uint32_t lead) noexcept nogil
     void (*count)(decoder* d, const ff_fields* f, int64_t recv_ns, uint16_t source) noexcept nogil
     void (*end_shared)(decoder* d, int64_t recv_ns, int64_t mono_ns) noexcept nogil
     layout_choice kernel
@@ -87,6 +91,7 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
     d.ring = r
     d.liveness = l
     d.credit = CREDIT
+    d.batch = decoder_batch
     d.count = decoder_count
     d.end_shared = decoder_end_shared
     d.watch.program = p
@@ -118,19 +123,22 @@ cdef inline void decoder_close(decoder* d) noexcept nogil:
     free(d.scratch)
 
 
-cdef inline uint32_t decoder_symbol(decoder* d, const ff_fields* f, bint keyed) noexcept nogil:
-    """The symbol's id, its row begun if it is new. `keyed`: its key is in the fields.
+cdef inline const uint64_t* decoder_key(const ff_fields* f, uint64_t* room) noexcept nogil:
+    """The key of the message's symbol."""
+    if f.keyed:
+        return f.key
+    symbols_key(room, f.symbol, f.symbol_size)
+    return room
+
+
+cdef inline uint32_t decoder_symbol(decoder* d, const ff_fields* f) noexcept nogil:
+    """The symbol's id, its row begun if it is new.
 
     NO_SYMBOL when it had to be refused, which is counted and its name kept.
     """
     cdef uint32_t known = d.symbols.count
-    cdef uint32_t symbol_id
-    cdef uint64_t key[2]
-    if keyed:
-        symbol_id = symbols_intern(d.symbols, f.key, f.symbol, f.symbol_size)
-    else:
-        symbols_key(key, f.symbol, f.symbol_size)
-        symbol_id = symbols_intern(d.symbols, key, f.symbol, f.symbol_size)
+    cdef uint64_t room[2]
+    cdef uint32_t symbol_id = symbols_intern(d.symbols, decoder_key(f, room), f.symbol, f.symbol_size)
     if symbol_id == NO_SYMBOL:
         d.refused += 1
         d.refused_size = f.symbol_size if f.symbol_size < REFUSED_BYTES else REFUSED_BYTES
@@ -208,7 +216,7 @@ cdef inline void decoder_bar(decoder* d, const ff_fields* f, ff_tick* k) noexcep
 
 
 cdef inline void decoder_commit(
-    decoder* d, const ff_fields* f, bint keyed, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
     """Fields to ticks: sequence, ring, table, liveness."""
     cdef const schema_message* m = &d.program.messages[f.message]
@@ -216,7 +224,7 @@ cdef inline void decoder_commit(
     cdef int64_t lag_ns = 0
     cdef int verdict
     cdef bint late = False
-    k.symbol_id = decoder_symbol(d, f, keyed)
+    k.symbol_id = decoder_symbol(d, f)
     if k.symbol_id == NO_SYMBOL:
         if m.rule == SEQUENCE_CONNECTION:
             d.count(d, f, recv_ns, source)
@@ -284,24 +292,36 @@ cdef inline void decoder_prices(
 
 
 cdef inline void decoder_quote(
-    decoder* d, const schema_message* m, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const schema_message* m, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
     """What decoder_commit comes to for most frames there are, in a straight line: a whole quote of a known symbol, with
     a higher number, while nobody watches the stream or reads ticks. All others go there, nothing of them done yet."""
-    cdef const ff_fields* f = d.slots.fields
     cdef uint32_t symbol_id = NO_SYMBOL
     cdef int64_t lag_ns = 0
-    if f.keyed and f.present & QUOTE_WHOLE == QUOTE_WHOLE and not d.watch.on and not ring_followed(d.ring):
-        symbol_id = symbols_known(d.symbols, f.key, f.symbol, f.symbol_size)
+    cdef uint64_t room[2]
+    if f.present & QUOTE_WHOLE == QUOTE_WHOLE and not d.watch.on and not ring_followed(d.ring):
+        symbol_id = symbols_known(d.symbols, decoder_key(f, room), f.symbol, f.symbol_size)
     if symbol_id == NO_SYMBOL or not sequence_rises(streams_of(&d.streams, m, symbol_id), f.integer[0]):
-        decoder_commit(d, f, f.keyed, recv_ns, mono_ns, source)
+        decoder_commit(d, f, recv_ns, mono_ns, source)
         return
     d.ticks += 1
     if f.event_ns:
-        lag_ns = recv_ns - f.event_ns
+        lag_ns = recv_ns - f.event_ns if f.event_ns > 0 else recv_ns
         histogram_record(&d.lag, lag_ns)
     table_quote(d.table, symbol_id, f.number, f.integer[0], f.event_ns, recv_ns)
     liveness_touch(d.liveness, symbol_id, m.channel, mono_ns, lag_ns)
+
+
+cdef inline bint decoder_filled(decoder* d, const schema_message* m, ff_fields* f, bint simd) noexcept nogil:
+    """What message_finish does, for fields that a layout filled; in a straight line for a plain message."""
+    if not m.plain or f.time_text != NULL or f.symbol_size == 0:
+        return message_finish(&d.slots, m, f, simd)
+    f.event_ns = 0
+    if f.present & (1 << FIELD_TIME):
+        if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
+            return False
+        f.event_ns = f.integer[FIELD_TIME - FIELD_SEQ] * m.time_scale
+    return True
 
 
 cdef inline const schema_message* decoder_predict(
@@ -319,15 +339,36 @@ cdef inline const schema_message* decoder_predict(
     if not d.kernel.find(d.layouts, p, end, lead, padded, f):
         return NULL
     m = &d.program.messages[f.message]
-    if not m.plain or f.time_text != NULL or f.symbol_size == 0:
-        return m if message_finish(&d.slots, m, f, simd) else NULL
-    # what message_finish comes to for a plain message
-    f.event_ns = 0
-    if f.present & (1 << FIELD_TIME):
-        if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
-            return NULL
-        f.event_ns = f.integer[FIELD_TIME - FIELD_SEQ] * m.time_scale
-    return m
+    return m if decoder_filled(d, m, f, simd) else NULL
+
+
+cdef inline const char* decoder_predict_element(decoder* d, const char* p, bint simd) noexcept nogil:
+    """What follows the element at p if its layout is remembered, its tick added then; else NULL."""
+    cdef slots* j = &d.slots
+    cdef ff_fields* f = message_open(j, 0)
+    cdef const char* q
+    if f == NULL:
+        return NULL
+    f.time_text = NULL
+    q = d.kernel.element(d.layouts, p, f)
+    if q == NULL or not decoder_filled(d, &d.program.messages[f.message], f, simd):
+        return NULL
+    d.credit = CREDIT
+    d.predicted += 1
+    j.messages += 1
+    f.ordinal = j.messages
+    j.n_fields += 1
+    return q
+
+
+cdef inline void decoder_missed(decoder* d) noexcept nogil:
+    """A frame or element had to be parsed: prediction rests for a while after too many in a row."""
+    if d.credit < 0:
+        d.credit += 1
+    elif d.layouts.count:
+        d.credit -= 1
+        if d.credit < 0:
+            d.credit = -16 * CREDIT
 
 
 cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
@@ -335,9 +376,55 @@ cdef inline int decoder_parse(decoder* d, const char* p, const char* end, bint s
     cdef int verdict
     d.slots.trace = d.trace if d.credit >= 0 else NULL
     verdict = json_frame(&d.slots, p, end, simd)
-    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, p, end, &d.layouts.draft):
+    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, 0, p, end, False, &d.layouts.draft):
         layout_keep(d.layouts)
+    decoder_missed(d)
     return verdict
+
+
+cdef inline int decoder_batch_as(decoder* d, const char* p, const char* end, uint32_t lead, bint simd) noexcept nogil:
+    """A frame that is an array, each element a message, predicted or parsed; the highest verdict, or MALFORMED.
+
+    Nothing is made of any before all have been read.
+    """
+    cdef slots* j = &d.slots
+    cdef uint32_t before
+    cdef int best = UNKNOWN
+    cdef int one
+    cdef const char* q
+    slots_begin(j)
+    layout_begin(d.layouts, p - lead, end)
+    p = scan_space(p + 1)
+    while p[0] != b"]":
+        q = decoder_predict_element(d, p, simd) if d.credit >= 0 else NULL
+        one = DATA
+        if q == NULL:
+            before = j.n_fields
+            j.trace = d.trace if d.credit >= 0 else NULL
+            q = json_element(j, p, &one, simd)
+            if q == NULL:
+                return MALFORMED
+            if j.trace != NULL and one == DATA and json_learn(j, before, p, q, True, &d.layouts.draft):
+                layout_keep(d.layouts)
+            decoder_missed(d)
+        best = max(best, one)
+        p = json_next(j, q, b"]")
+        if p == NULL:
+            return MALFORMED
+    p = scan_space(p + 1)
+    if p != end:
+        json_fail(j, p)
+        return MALFORMED
+    if j.failed:
+        j.n_fields = 0
+        return UNKNOWN
+    return best
+
+
+cdef inline int decoder_batch(decoder* d, const char* p, const char* end, uint32_t lead) noexcept nogil:
+    if d.simd:
+        return decoder_batch_as(d, p, end, lead, True)
+    return decoder_batch_as(d, p, end, lead, False)
 
 
 cdef inline int decoder_frame_as(
@@ -348,23 +435,23 @@ cdef inline int decoder_frame_as(
 
     Its control messages stay in `slots.controls` until the next frame.
     """
-    cdef const schema_message* m = decoder_predict(d, p, end, lead, True, simd) if d.credit >= 0 else NULL
+    cdef bint is_batch = p[0] == b"[" and not d.program.positional
+    cdef const schema_message* m = NULL
     cdef int verdict
+    if d.credit >= 0 and not is_batch:
+        m = decoder_predict(d, p, end, lead, True, simd)
     d.frames += 1
     if m != NULL:
         decoder_predicted(d)
         if m.straight:
-            decoder_quote(d, m, recv_ns, mono_ns, source)
+            decoder_quote(d, m, d.slots.fields, recv_ns, mono_ns, source)
         else:
-            decoder_commit(d, d.slots.fields, d.slots.fields.keyed and m.plain, recv_ns, mono_ns, source)
+            decoder_commit(d, d.slots.fields, recv_ns, mono_ns, source)
         return DATA
-    verdict = decoder_parse(d, p, end, simd)
-    if d.credit < 0:
-        d.credit += 1
-    elif d.layouts.count:
-        d.credit -= 1
-        if d.credit < 0:
-            d.credit = -16 * CREDIT
+    if is_batch:
+        verdict = d.batch(d, p, end, lead)
+    else:
+        verdict = decoder_parse(d, p, end, simd)
     if verdict == MALFORMED and d.program.plains and decoder_plain(d, p, end):
         verdict = CONTROL
     return decoder_settle(d, verdict, recv_ns, mono_ns, source)
@@ -402,6 +489,8 @@ cdef inline int decoder_settle(
     decoder* d, int verdict, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
     """Count a frame that was parsed and make ticks of what it holds; its verdict."""
+    cdef const ff_fields* f
+    cdef const schema_message* m
     cdef uint32_t i
     if verdict == MALFORMED:
         d.slots.n_controls = 0
@@ -416,10 +505,14 @@ cdef inline int decoder_settle(
     else:
         d.unknown += 1
     for i in range(d.slots.n_fields):
-        if d.slots.fields[i].counts:
-            d.count(d, d.slots.fields + i, recv_ns, source)
+        f = d.slots.fields + i
+        m = &d.program.messages[f.message]
+        if f.counts:
+            d.count(d, f, recv_ns, source)
+        elif m.straight:
+            decoder_quote(d, m, f, recv_ns, mono_ns, source)
         else:
-            decoder_commit(d, d.slots.fields + i, False, recv_ns, mono_ns, source)
+            decoder_commit(d, f, recv_ns, mono_ns, source)
     if d.watch.on:
         d.end_shared(d, recv_ns, mono_ns)
     return verdict
@@ -488,15 +581,16 @@ cdef inline int decoder_led(
     It is copied only if it has to be parsed.
     """
     cdef const schema_message* m = NULL
-    if d.credit >= 0 and size >= FF_PADDING and d.kernel.in_place and (text or d.program.encoding == ENCODING_JSON):
+    cdef bint is_json = text or d.program.encoding == ENCODING_JSON
+    if d.credit >= 0 and is_json and p[0] != b"[" and size >= FF_PADDING and d.kernel.in_place:
         m = decoder_predict(d, p, p + size, LAYOUT_LEAD, False, True)
     if m != NULL:
         d.frames += 1
         decoder_predicted(d)
         if m.straight:
-            decoder_quote(d, m, recv_ns, mono_ns, source)
+            decoder_quote(d, m, d.slots.fields, recv_ns, mono_ns, source)
         else:
-            decoder_commit(d, d.slots.fields, d.slots.fields.keyed and m.plain, recv_ns, mono_ns, source)
+            decoder_commit(d, d.slots.fields, recv_ns, mono_ns, source)
         return DATA
     return decoder_copied(d, p, size, recv_ns, mono_ns, source, text)
 

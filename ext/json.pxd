@@ -313,6 +313,22 @@ cdef inline int json_elements(slots* j, const char* p, uint32_t root, uint16_t f
     return best
 
 
+cdef inline const char* json_element(slots* j, const char* p, int* verdict, bint simd) noexcept nogil:
+    """The element at p of an array that is the frame, as a message of its own: what follows it, or NULL.
+
+    Read once: nothing of the elements before it counts any more but their fields.
+    """
+    cdef const char* q
+    j.escaped = 0
+    j.repeated = False
+    j.traced = 0
+    slots_clear(j)
+    q = json_value(j, p, 0, 1, simd)
+    if q != NULL:
+        verdict[0] = json_message(j, p, q, 0, simd)
+    return q
+
+
 cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) noexcept nogil:
     """Parse a padded frame and take its messages. The verdict.
 
@@ -323,6 +339,7 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
     cdef const slot* payload
     cdef int found
     slots_begin(j)
+    slots_clear(j)
     start = scan_space(p)
     q = json_value(j, start, 0, 0, simd)
     if q == NULL:
@@ -353,26 +370,29 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
 
 # ---- learning a layout from the frame just parsed ----
 
-cdef inline bint json_learn(const slots* j, const char* p, const char* end, layout* l) noexcept nogil:
-    """Make the layout of the frame just parsed (with `trace` on, one message, one tick).
+cdef inline bint json_learn(
+    const slots* j, uint32_t before, const char* p, const char* end, bint is_element, layout* l
+) noexcept nogil:
+    """Make the layout of the frame or element just parsed (with `trace` on, one message, its tick `fields[before]`).
 
     False: it is not of the predictable sort.
     """
-    cdef const ff_fields* f = j.fields
-    cdef const schema_message* m = &j.program.messages[f.message]
+    cdef const ff_fields* f = j.fields + before
+    cdef const schema_message* m
     cdef const char* mark = p
     cdef const slot* s
     cdef layout_step* step
     cdef uint32_t i, k
     cdef int64_t whole
     cdef bint known, taken
-    if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != 1 or j.messages != 1:
+    if j.escaped or j.repeated or j.traced > LAYOUT_STEPS or j.n_fields != before + 1:
         return False
+    m = &j.program.messages[f.message]
     if m.n_each or m.kind == FF_LEVEL or p[0] != b"{":
         return False
-    if j.program.envelope != NO_NODE and slots_has(j, j.program.envelope):
-        if j.slots[j.program.envelope].type != SLOT_OBJECT:
-            return False
+    l.enveloped = j.program.envelope != NO_NODE and slots_has(j, j.program.envelope)
+    if l.enveloped and (is_element or j.slots[j.program.envelope].type != SLOT_OBJECT):
+        return False  # an element is of no envelope, whatever it holds
     l.steps = 0
     l.padded = False
     for i in range(j.traced):

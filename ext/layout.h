@@ -32,7 +32,7 @@ typedef struct ff_fields {
     uint16_t message;        /* index into the program's messages */
     uint8_t flags;           /* FF_NOT_LAST by the conditions; once the side is known, FF_SELL if the aggressor sold */
     uint8_t counts;          /* it makes no tick, and only moves the numbers of its connection */
-    uint8_t keyed;           /* a layout told `key`, of the symbol as it stands in the frame */
+    uint8_t keyed;           /* `key` is told, of this symbol */
     uint64_t key[2];         /* its last sixteen bytes, zeros before them */
 } ff_fields;
 
@@ -53,7 +53,8 @@ typedef struct layout_step {
 
 enum {
     LAYOUTS = 8, LAYOUT_STEPS = 64, LAYOUT_VALUES = 32, LAYOUT_COMMAS = 62, LAYOUT_LONGEST = 1024, LAYOUT_LEAD = 16,
-    LAYOUT_PLACES = LAYOUT_COMMAS + 2 + 64 /* room for a whole word of commas too many */
+    LAYOUT_PLACES = LAYOUT_COMMAS + 2 + 64, /* room for a whole word of commas too many */
+    LAYOUT_AHEAD = 512 /* commas of an array that are found at a time, at least */
 };
 
 /* Where things lie in a frame, however long the values before them are: so many bytes from its nth comma. Comma 0
@@ -86,6 +87,7 @@ typedef struct layout {
     uint16_t null;
     uint8_t flags;            /* of the conditions, which are literal */
     uint8_t commas;           /* of a frame of this layout; 255: it cannot be run by places */
+    uint8_t enveloped;        /* its message stands in an envelope: it is of whole frames only */
     uint8_t early;            /* a vector of the frame it was learned from began before that */
     uint8_t padded;           /* a text of it is read with wide loads later: the frame must be padded */
     uint8_t checks;           /* how much literal text there is, in vectors */
@@ -153,12 +155,22 @@ static int layout_take(uint8_t action, uint8_t field, int quoted, const char *p,
     return 1;
 }
 
+/* An array whose elements are looked at one by one, and where its commas are from the element looked at on. */
+typedef struct layout_array {
+    const char *start, *end;              /* what may be read of its frame, and the frame's end */
+    const char *base;                     /* what places count from; NULL: there are none yet */
+    uint32_t next, count;                 /* of the places: the one in front of the element, and how many there are */
+    uint16_t place[LAYOUT_AHEAD + 128];   /* room for one word of commas more, and for a vector that begins at the last */
+} layout_array;
+
 /* The layouts remembered. */
 typedef struct layout_set {
     uint32_t count;
     uint32_t hand;                        /* where the next one goes that has not been `used` since it was there */
     uint32_t early;                       /* some of them have been early */
+    layout *element;                      /* the latest right one for an element, or NULL */
     layout *likely[LAYOUT_COMMAS + 1];    /* by commas of the frame: the latest right one, or NULL */
+    layout_array array;
     layout known[LAYOUTS];
     layout draft;                         /* the one being learned */
 } layout_set;
@@ -188,23 +200,44 @@ static void layout_keep(layout_set *s) {
  * none behind the NUL. A frame shorter than FF_PADDING must be padded. */
 typedef int (*layout_kernel)(layout_set *s, const char *p, const char *end, uint32_t lead, int padded, ff_fields *f);
 
-static inline int layout_hit(layout_set *s, layout *l, uint32_t commas, ff_fields *f) {
+/* Is the element of an array at p of a layout remembered? Its end then, its values in f; else NULL, f worthless. The
+ * frame is padded, and layout_begin was called for it. */
+typedef const char *(*layout_element_kernel)(layout_set *s, const char *p, ff_fields *f);
+
+static inline void layout_begin(layout_set *s, const char *start, const char *end) {
+    s->array.start = start;
+    s->array.end = end;
+    s->array.base = NULL;
+}
+
+static inline void layout_fill(layout *l, ff_fields *f) {
     f->present = l->present;
     f->null = l->null;
     f->flags = l->flags;
     f->message = l->message;
     l->used = 1;
+}
+
+static inline int layout_hit(layout_set *s, layout *l, uint32_t commas, ff_fields *f) {
+    layout_fill(l, f);
     s->likely[commas] = l;
     return 1;
 }
 
-/* One layout step by step, for kernels without places: wants the frame padded. */
-FF_INLINE int layout_walk(const layout *l, const char *p, const char *end, ff_fields *f, int simd) {
+/* Could an element be of this layout, by its first bytes? */
+FF_INLINE int layout_begins(const layout *l, const char *p, int simd) {
+    const layout_step *s = l->step;
+    if (l->enveloped) return 0;
+    return simd ? (scan_same16(p, s->literal) & s->mask) == s->mask : memcmp(p, s->literal, s->size) == 0;
+}
+
+/* One layout step by step, for kernels without places: what follows it, or NULL. Wants the frame padded. */
+FF_INLINE const char *layout_walk(const layout *l, const char *p, ff_fields *f, int simd) {
     const layout_step *s = l->step, *last = s + l->steps;
     f->keyed = 0;
     for (; s < last; s++) {
         const char *q;
-        if (simd ? (scan_same16(p, s->literal) & s->mask) != s->mask : memcmp(p, s->literal, s->size) != 0) return 0;
+        if (simd ? (scan_same16(p, s->literal) & s->mask) != s->mask : memcmp(p, s->literal, s->size) != 0) return NULL;
         p += s->size;
         if (s->action == STEP_LITERAL) continue;
         q = scan_until(p, (char)s->stop[0], simd);
@@ -213,19 +246,19 @@ FF_INLINE int layout_walk(const layout *l, const char *p, const char *end, ff_fi
             p = q;
             continue;
         }
-        if (!layout_take(s->action, s->field, s->stop[0] == '"', p, (uint32_t)(q - p), f)) return 0;
+        if (!layout_take(s->action, s->field, s->stop[0] == '"', p, (uint32_t)(q - p), f)) return NULL;
         p = q;
     }
-    return p == end;
+    return p;
 }
 
 FF_INLINE int layout_find(
     layout_set *s, const char *p, const char *end, int padded, ff_fields *f, int simd) {
     layout *l = s->likely[0];
     if (!padded) return 0;
-    if (l != NULL && layout_walk(l, p, end, f, simd)) return layout_hit(s, l, 0, f);
+    if (l != NULL && layout_walk(l, p, f, simd) == end) return layout_hit(s, l, 0, f);
     for (l = s->known; l < s->known + s->count; l++)
-        if (l != s->likely[0] && layout_walk(l, p, end, f, simd)) return layout_hit(s, l, 0, f);
+        if (l != s->likely[0] && layout_walk(l, p, f, simd) == end) return layout_hit(s, l, 0, f);
     return 0;
 }
 
@@ -233,6 +266,23 @@ static int layout_find_scalar(
     layout_set *s, const char *p, const char *end, uint32_t lead, int padded, ff_fields *f) {
     (void)lead;
     return layout_find(s, p, end, padded, f, 0);
+}
+
+FF_INLINE const char *layout_element(layout_set *s, const char *p, ff_fields *f, int simd) {
+    for (uint32_t i = 0; i <= s->count; i++) { /* the latest right one first */
+        layout *l = i ? s->known + i - 1 : s->element;
+        const char *q;
+        if (l == NULL || (i && l == s->element) || !layout_begins(l, p, simd)) continue;
+        if ((q = layout_walk(l, p, f, simd)) == NULL) continue;
+        layout_fill(l, f);
+        s->element = l;
+        return q;
+    }
+    return NULL;
+}
+
+static const char *layout_element_scalar(layout_set *s, const char *p, ff_fields *f) {
+    return layout_element(s, p, f, 0);
 }
 
 #if defined(FF_HAS_SSE2)
@@ -513,6 +563,9 @@ static int layout_find_neon(
     (void)lead;
     return layout_find(s, p, end, padded, f, 1);
 }
+static const char *layout_element_neon(layout_set *s, const char *p, ff_fields *f) {
+    return layout_element(s, p, f, 1);
+}
 #endif
 #endif
 
@@ -520,6 +573,7 @@ static int layout_find_neon(
 typedef struct layout_choice {
     const char *name;
     layout_kernel find;
+    layout_element_kernel element;
     int in_place; /* it takes frames that are not padded */
 } layout_choice;
 
@@ -531,16 +585,16 @@ static const layout_choice *layout_kernels(void) {
 #if defined(FF_HAS_SSE2) && defined(__GNUC__)
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512vbmi2"))
-        *next++ = (layout_choice){"avx512", layout_find_avx512, 1};
+        *next++ = (layout_choice){"avx512", layout_find_avx512, layout_element_avx512, 1};
     if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"))
-        *next++ = (layout_choice){"sse4", layout_find_sse4, 1};
+        *next++ = (layout_choice){"sse4", layout_find_sse4, layout_element_sse4, 1};
 #endif
 #if defined(FF_HAS_SSE2)
-    *next++ = (layout_choice){"sse2", layout_find_sse2, 1};
+    *next++ = (layout_choice){"sse2", layout_find_sse2, layout_element_sse2, 1};
 #elif defined(FF_HAS_NEON)
-    *next++ = (layout_choice){"neon", layout_find_neon, 0};
+    *next++ = (layout_choice){"neon", layout_find_neon, layout_element_neon, 0};
 #endif
-    *next = (layout_choice){"scalar", layout_find_scalar, 0};
+    *next = (layout_choice){"scalar", layout_find_scalar, layout_element_scalar, 0};
     return found;
 }
 

@@ -47,6 +47,7 @@ cdef extern from "layout.h" nogil:
         uint16_t present
         uint16_t null
         uint8_t flags
+        uint8_t enveloped
         uint8_t padded
     ctypedef struct layout_set:
         uint32_t count
@@ -54,11 +55,14 @@ cdef extern from "layout.h" nogil:
         layout draft
     ctypedef int (*layout_kernel)(
         layout_set* s, const char* p, const char* end, uint32_t lead, bint padded, ff_fields* f) noexcept nogil
+    ctypedef const char* (*layout_element_kernel)(layout_set* s, const char* p, ff_fields* f) noexcept nogil
     ctypedef struct layout_choice:
         const char* name
         layout_kernel find
+        layout_element_kernel element
         bint in_place
     layout_set* layout_open(void** memory)
+    void layout_begin(layout_set* s, const char* start, const char* end)
     void layout_keep(layout_set* s)
     void layout_arrange(layout* l)
     const layout_choice* layout_kernels()

@@ -400,6 +400,80 @@ FF_TARGET static int FF_KERNEL(find)(
         return layout_hit(s, l, (uint32_t)commas, f);
     return FF_KERNEL(others)(s, commas, p, end, lead, padded, table, place, f);
 }
+/* The commas of the array from the element at p on: LAYOUT_AHEAD or more, unless the frame ends or 32,000 bytes do. What
+ * is in front of the element stands for one, and so does the frame's last byte. */
+FF_TARGET FF_NOINLINE static void FF_KERNEL(look_ahead)(layout_array *a, const char *p) {
+    const char *base = a->base = p - a->start < LAYOUT_LEAD ? a->start : p - LAYOUT_LEAD;
+    const uint32_t lead = (uint32_t)(p - base), left = (uint32_t)(a->end - p), most = left < 32000 ? left : 32000;
+    uint32_t i, count = 1;
+    a->place[0] = (uint16_t)(lead - 1);
+    for (i = 0; i < most && count <= LAYOUT_AHEAD; i += 64) {
+        uint64_t m = FF_KERNEL(commas)(p + i);
+        if (left - i < 64) m &= (1ull << (left - i)) - 1;
+#if defined(FF_AVX512)
+        {
+            const uint32_t more = (uint32_t)__builtin_popcountll(m);
+            const __m512i bytes = _mm512_maskz_compress_epi8(m, _mm512_load_si512(LAYOUT_BYTES));
+            const __m512i from = _mm512_set1_epi16((short)(i + lead));
+            _mm512_storeu_si512(a->place + count, _mm512_add_epi16(
+                _mm512_cvtepu8_epi16(_mm512_castsi512_si256(bytes)), from));
+            if (FF_UNLIKELY(more > 32))
+                _mm512_storeu_si512(a->place + count + 32, _mm512_add_epi16(
+                    _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(bytes, 1)), from));
+            count += more;
+        }
+#else
+        for (; m; m &= m - 1) a->place[count++] = (uint16_t)(lead + i + (uint32_t)ff_ctz(m));
+#endif
+    }
+    if (i >= left) a->place[count++] = (uint16_t)(lead + left - 1);
+    a->next = 0;
+    a->count = count;
+}
+
+/* One layout on the element at p; `end` is where it would end. */
+FF_TARGET static inline int FF_KERNEL(run_element)(
+    const layout *l, layout_array *a, const char *p, const char *end, ff_fields *f) {
+    uint16_t *place = a->place + a->next; /* the first is not where the element begins, but in front of it */
+    FF_KERNEL(places) table;
+#if defined(FF_AVX512)
+    table = _mm512_mask_set1_epi16(_mm512_loadu_si512(place), 1, (short)(p - a->base));
+    if (FF_LIKELY(l->commas <= 30)) return FF_KERNEL(run)(l, a->base, end, table, NULL, f);
+#elif defined(FF_SSE4)
+    const char *base = p - a->base < LAYOUT_LEAD ? a->base : p - LAYOUT_LEAD;
+    const __m128i from = _mm_set1_epi16((short)(base - a->base));
+    table = _mm_packus_epi16(_mm_sub_epi16(_mm_loadu_si128((const __m128i *)place), from),
+                             _mm_sub_epi16(_mm_loadu_si128((const __m128i *)place + 1), from));
+    table = _mm_insert_epi8(table, (int)(p - base), 0);
+    if (FF_LIKELY(l->commas <= 14 && end - base < 256)) return FF_KERNEL(run)(l, base, end, table, NULL, f);
+#else
+    table = 0;
+#endif
+    place[0] = (uint16_t)(p - a->base);
+    return FF_KERNEL(run)(l, a->base, end, table, place, f);
+}
+
+FF_TARGET static const char *FF_KERNEL(element)(layout_set *s, const char *p, ff_fields *f) {
+    layout_array *a = &s->array;
+    uint32_t i;
+    if (a->base != NULL) /* on to the comma in front of it */
+        while (a->next + 1 < a->count && a->base + a->place[a->next + 1] < p) a->next++;
+    if (a->base == NULL || (a->next + LAYOUT_COMMAS + 2 > a->count && a->base + a->place[a->count - 1] != a->end - 1))
+        FF_KERNEL(look_ahead)(a, p);
+    for (i = 0; i <= s->count; i++) { /* the latest right one first */
+        layout *l = i ? s->known + i - 1 : s->element;
+        const char *end;
+        if (l == NULL || (i && l == s->element) || l->commas == 255 || !layout_begins(l, p, 1)) continue;
+        if (a->next + l->commas + 1u >= a->count || (l->early && p - a->base < LAYOUT_LEAD)) continue;
+        end = a->base + a->place[a->next + l->commas + 1];
+        if (end[-1] != '}' || end - p > LAYOUT_LONGEST || !FF_KERNEL(run_element)(l, a, p, end, f)) continue;
+        layout_fill(l, f);
+        s->element = l;
+        a->next += l->commas + 1u;
+        return end;
+    }
+    return NULL;
+}
 #undef FF_ZERO
 #undef FF_LOAD
 #undef FF_SHAPE

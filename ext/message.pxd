@@ -8,7 +8,7 @@ from libc.string cimport memcmp
 
 from layout cimport FIELD_BIDS, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, ff_fields
 from number cimport number_spell
-from scan cimport scan_integer, scan_iso, scan_price, scan_unescape
+from scan cimport scan_integer, scan_iso, scan_last16, scan_price, scan_unescape
 from schema cimport *
 from slots cimport *
 from tick cimport FF_NOT_LAST, FF_SELL
@@ -290,6 +290,7 @@ cdef inline bint message_symbol(slots* j, const schema_message* m, ff_fields* f)
         n += 1
     f.symbol = t
     f.symbol_size = n
+    f.keyed = False
     return n > 0
 
 
@@ -304,6 +305,7 @@ cdef inline bint message_finish(slots* j, const schema_message* m, ff_fields* f,
             return False
         f.symbol = j.given
         f.symbol_size = j.given_size
+        f.keyed = False
     if (m.symbol_until or m.symbol_upper) and not message_symbol(j, m, f):
         return False
     f.event_ns = 0
@@ -452,6 +454,7 @@ cdef inline ff_fields* message_open(slots* j, uint16_t message) noexcept nogil:
     f.null = 0
     f.flags = 0
     f.counts = False
+    f.keyed = False
     f.levels[0] = 0
     f.levels[1] = 0
     return f
@@ -465,6 +468,9 @@ cdef inline bint message_close(
         return False
     if event_ns:
         f.event_ns = event_ns
+    if f.symbol != j.given:  # which need not be padded
+        scan_last16(f.key, f.symbol, f.symbol_size)
+        f.keyed = True
     f.ordinal = j.messages
     j.n_fields += 1
     return True

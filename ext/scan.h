@@ -45,6 +45,22 @@ static __forceinline int ff_clz(uint64_t x) { unsigned long i; _BitScanReverse64
 
 FF_INLINE uint64_t scan_load8(const char *p) { uint64_t v; memcpy(&v, p, 8); return v; }
 
+/* The last sixteen of the n bytes at p, zeros before them where they are fewer. Reads sixteen bytes from p on, whatever
+ * n; never writes less than a word, which a load of the whole would have to wait for. */
+FF_INLINE void scan_last16(uint64_t out[2], const char *p, uint32_t n) {
+    const char *from = n > 16 ? p + n - 16 : p;
+    const uint64_t head = scan_load8(from), tail = scan_load8(from + 8);
+    const uint32_t shift = n < 16 ? 8 * (16 - n) : 0;
+#if defined(__SIZEOF_INT128__)
+    const unsigned __int128 both = n ? ((unsigned __int128)tail << 64 | head) << shift : 0;
+    out[0] = (uint64_t)both;
+    out[1] = (uint64_t)(both >> 64);
+#else
+    out[0] = shift >= 64 ? 0 : head << shift;
+    out[1] = n == 0 ? 0 : shift >= 64 ? head << (shift - 64) : tail << shift | (head >> 1) >> (63 - shift);
+#endif
+}
+
 /* ---- where in the next 16 bytes: one bit a byte, lowest first ---- */
 
 #if defined(FF_HAS_SSE2)

@@ -10,6 +10,7 @@ cdef extern from "scan.h" nogil:
     enum:
         FF_PADDING
     uint64_t scan_load8(const char* p)
+    void scan_last16(uint64_t* out, const char* p, uint32_t n)
     const char* scan_string(const char* p, int* escaped, bint simd)
     const char* scan_string_fault(const char* p)
     const char* scan_text_fault(const char* p, const char* end)

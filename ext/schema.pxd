@@ -110,7 +110,7 @@ cdef struct schema_message:
     char symbol_until    # cut the symbol at this byte; 0: take it whole
     bint symbol_upper
     bint plain           # the symbol as it stands, no side, the time (if any) in a fixed unit
-    bint straight        # a plain quote whose numbers only rise: see decoder_quote
+    bint straight        # a quote whose numbers only rise: see decoder_quote
     const char* sell     # the text that means the aggressor sold; NULL: true, or a word beginning with s or S
     uint32_t sell_size
     const char* null_text  # strings that mean "explicitly no value", each ended by a NUL

@@ -6,7 +6,7 @@ at a time; the stores grow to the largest frame seen and stay.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from layout cimport ff_fields
 from scan cimport FF_PADDING
@@ -122,7 +122,7 @@ cdef inline void slots_close(slots* j) noexcept nogil:
 
 
 cdef inline void slots_begin(slots* j) noexcept nogil:
-    """Forget the last frame."""
+    """Forget the last frame, but for which slots are of it: see slots_clear."""
     j.fail = NULL
     j.escaped = 0
     j.repeated = False
@@ -130,14 +130,11 @@ cdef inline void slots_begin(slots* j) noexcept nogil:
     j.traced = 0
     j.n_levels = j.n_fields = j.n_controls = j.messages = 0
     slots_reset(j)
-    slots_clear(j)
 
 
 cdef inline void slots_clear(slots* j) noexcept nogil:
     """Every node empty."""
-    cdef uint32_t i
-    for i in range((j.program.n_nodes + 63) >> 6):
-        j.seen[i] = 0
+    memset(j.seen, 0, sizeof(j.seen))
 
 
 cdef inline bint slots_has(const slots* j, uint32_t node) noexcept nogil:

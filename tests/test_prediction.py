@@ -1,4 +1,5 @@
-"""A frame like one seen before is not parsed, yet read as the oracle reads it: damaged, lengthened, its keys reordered.
+"""A frame or element like one seen before is not parsed, yet read as the oracle reads it: damaged, lengthened, its keys
+reordered, anywhere in an array.
 
 Every frame under test follows one of its layout, so that it is prediction that decides, and lies as a bytes object at
 the end of readable memory, where it is read in place.
@@ -26,7 +27,8 @@ BARE_TRADE = (
     b'"X":"MARKET","m":false}'
 )
 BARE = [("binance-usdm", BARE_QUOTE), ("binance-usdm", BARE_TRADE), ("binance-spot", SPOT_QUOTE)]
-KNOWN = [*BARE, ("binance-usdm", QUOTE), ("binance-usdm", TRADE)]
+ARRAY = b"[" + b",".join([BARE_QUOTE, BARE_TRADE, BARE_QUOTE]) + b"]"
+KNOWN = [*BARE, ("binance-usdm", QUOTE), ("binance-usdm", TRADE), ("binance-usdm", ARRAY)]
 
 
 class Primed:
@@ -55,7 +57,7 @@ class Primed:
         return [decoder.stats()["predicted"] for decoder in self.decoders.values()]
 
 
-@pytest.fixture(params=KNOWN, ids=lambda known: known[1][:24].decode())
+@pytest.fixture(params=KNOWN, ids=lambda known: known[1][:25].decode())
 def primed(request, guarded) -> Primed:
     return Primed(*request.param, guarded)
 
@@ -184,3 +186,63 @@ def test_more_layouts_than_are_remembered_are_all_read(guarded):
     strangers = [b'"z%d":%d' % (n, n) for n in range(20)]
     for number in range(2, 20):
         primed.judge(joined(parts + strangers[:number]), joined(strangers[:number] + parts), BARE_TRADE)
+
+
+def test_elements_are_predicted(guarded):
+    primed = Primed("binance-usdm", ARRAY, guarded)
+    primed.judge(ARRAY)
+    before = primed.predicted()
+    primed.judge(b"[" + b", ".join([BARE_TRADE, BARE_QUOTE] * 300) + b"]", b"[" + BARE_QUOTE + b"]")
+    for kernel, was, now in zip(primed.decoders, before, primed.predicted(), strict=True):
+        assert now - was == 600 + 1 + 2 * 3, kernel
+
+
+STRANGERS = [
+    b'{"e":"bookTicker","u":400900241,"E":1767225600004,"T":1767225600001,"s":"BOO,JUSDT","b":"54467.2968",'
+    b'"B":"5771.479","a":"54472.7436","A":"9930.486","st":1,"ps":"BOOYJUSDT"}',
+    b'{"e":"bookTicker","s":"BTCUSDT"}',
+    b'{"stream":"btcusdt@bookTicker","data":' + BARE_QUOTE + b"}",
+    b'{"result":null,"id":7}',
+    b'{"e":"unheard of","s":"a,b,c","x":[1,2,{"y":[]}]}',
+    b"[" + BARE_QUOTE + b"]",
+    BARE_QUOTE.replace(b":", b": ", 1),
+    BARE_QUOTE.replace(b"BOOYJUSDT", b"B\\u004fOYJUSDT"),
+    b"1",
+    b'"a,b"',
+    b"{}",
+    b"null",
+    b'{"z":"' + b",x" * 400 + b'"}',
+]
+
+
+def elements(choose: random.Random, count: int) -> list[bytes]:
+    """So many that are alike, each with numbers of its own, and a stranger now and then."""
+    made = []
+    for number in range(count):
+        like = choose.choice([BARE_QUOTE, BARE_QUOTE, BARE_TRADE])
+        like = like.replace(b"400900241", b"%d" % (400900241 + number)).replace(b"5266583935", b"%d" % number)
+        like = like.replace(b"54467", b"%d" % choose.randrange(10 ** choose.randrange(1, 7)))
+        made.append(choose.choice(STRANGERS) if choose.random() < 0.04 else like)
+    return made
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_arrays_of_any_length_are_read(guarded, seed):
+    """Beyond the commas that are found at a time, and beyond what a place can tell; whole frames in between."""
+    choose = random.Random(seed)
+    primed = Primed("binance-usdm", ARRAY, guarded)
+    for count in (1, 2, 44, 45, 46, 150, 700):
+        gap = choose.choice([b",", b", ", b" ,\n  "])
+        ends = choose.choice([(b"[", b"]"), (b"[", b" ]"), (b"[ ", b"]"), (b"[", b"]\n"), (b" [", b"]")])
+        primed.judge(gap.join(elements(choose, count)).join(ends), BARE_QUOTE, b"[]", STRANGERS[2])
+
+
+def test_of_a_damaged_array_nothing_is_left(guarded):
+    choose = random.Random(4)
+    primed = Primed("binance-usdm", ARRAY, guarded)
+    frames = []
+    for _ in range(300):
+        frame = bytearray(b"[" + b",".join(elements(choose, 12)) + b"]")
+        frame[choose.randrange(len(frame))] ^= 1 << choose.randrange(8)
+        frames.append(bytes(frame))
+    primed.judge(*frames)

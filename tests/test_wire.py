@@ -352,6 +352,8 @@ TRICKY = {
     "a recorded quote": (frame(TEXT, QUOTE), 1),
     "a recorded trade": (frame(TEXT, TRADE), 1),
     "a depth message": (frame(TEXT, DEPTH), 3),
+    "an array of quotes": (frame(TEXT, b"[" + b",".join(quote(number) for number in range(30, 35)) + b"]"), 5),
+    "an array of one": (frame(TEXT, b"[" + quote(36) + b"]"), 1),
     "a long frame": (frame(TEXT, quote(11, filler=300)), 1),
     "a long length for a short frame": (frame(TEXT, quote(13, filler=0)[:-1] + b" " * 20 + b"}"), 1),
     "non-ASCII text": (frame(TEXT, quote(14, symbol="币安人生USDT")), 1),
