@@ -26,7 +26,9 @@ from libc.string cimport memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
 from binary cimport binary_frame
-from decoder cimport decoder, decoder_close, decoder_copied, decoder_in_place, decoder_led, decoder_open
+from decoder cimport (
+    decoder, decoder_close, decoder_copied, decoder_flush, decoder_in_place, decoder_led, decoder_open,
+)
 from histogram cimport histogram_quantile
 from json cimport json_frame
 from layout cimport FIELD_SEQ, FIELD_SIDE, FIELD_TIME, ff_fields, layout_choice, layout_kernels
@@ -90,28 +92,24 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    #if defined(__GNUC__)
-    #define FF_PREFETCH(p) __builtin_prefetch(p)
-    #else
-    #define FF_PREFETCH(p) ((void)(p))
-    #endif
+    #include "scan.h"
     /* Frames lie anywhere, each begins with a wait for memory: have the first 256 bytes of the one at `i` on their way.
      * Asks for an address and reads nothing there. Without the interpreter's lock the list could move meanwhile. */
-    static inline void ff_expect(PyObject *frames, Py_ssize_t i) {
+    static inline void ff_expect_frame(PyObject *frames, Py_ssize_t i) {
     #ifndef Py_GIL_DISABLED
         const char *p;
         if (!PyList_CheckExact(frames) || i >= PyList_GET_SIZE(frames)) return;
         p = (const char *)PyList_GET_ITEM(frames, i);
-        FF_PREFETCH(p);
-        FF_PREFETCH(p + 64);
-        FF_PREFETCH(p + 128);
-        FF_PREFETCH(p + 192);
+        ff_expect(p);
+        ff_expect(p + 64);
+        ff_expect(p + 128);
+        ff_expect(p + 192);
     #else
         (void)frames, (void)i;
     #endif
     }
     """
-    void ff_expect(object frames, Py_ssize_t i)
+    void ff_expect_frame(object frames, Py_ssize_t i)
 
 cdef extern from *:
     """
@@ -1192,25 +1190,35 @@ cdef class Decoder:
         `text`: it came as a TEXT frame, which is JSON whatever the schema's encoding.
         """
         cdef decoder* d = <decoder*>self._decoder
-        cdef uint64_t before = d.ticks
+        cdef uint64_t before
         cdef int64_t mono_ns, utc_ns
+        self.flush()  # what a caller further out has begun
+        before = d.ticks
         self.clock.now(&mono_ns, &utc_ns)
-        _decode(self, payload, utc_ns if recv_ns is None else recv_ns, mono_ns, source, text)
+        if recv_ns is not None:
+            utc_ns = recv_ns
+        _decode(self, payload, utc_ns, mono_ns, source, text)
+        self.flush()
         return d.ticks - before
 
     def decode_many(self, payloads, recv_ns=None, uint16_t source=0, *, bint text=False):
         """Decode frames that were received together; how many ticks they made. The rest is as for `decode`."""
         cdef decoder* d = <decoder*>self._decoder
-        cdef uint64_t before = d.ticks
+        cdef uint64_t before
         cdef int64_t mono_ns, utc_ns
         cdef Py_ssize_t ahead = FRAMES_AHEAD
+        self.flush()
+        before = d.ticks
         self.clock.now(&mono_ns, &utc_ns)
         if recv_ns is not None:
             utc_ns = recv_ns
-        for payload in payloads:
-            ff_expect(payloads, ahead)
-            ahead += 1
-            _decode(self, payload, utc_ns, mono_ns, source, text)
+        try:
+            for payload in payloads:
+                ff_expect_frame(payloads, ahead)
+                ahead += 1
+                _decode(self, payload, utc_ns, mono_ns, source, text)
+        finally:
+            self.flush()
         return d.ticks - before
 
     def add_symbol(self, str symbol not None):
@@ -1625,6 +1633,12 @@ cdef class Decoder:
         if readable >= FF_PADDING:
             return decoder_in_place(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
         return decoder_copied(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
+
+    cdef int flush(self) except -1:
+        """Make ticks of what waits: at the end of a read, and before anybody may look."""
+        with cython.critical_section(self.prices):
+            decoder_flush(<decoder*>self._decoder)
+        return 0
 
     cdef list controls(self):
         cdef slots* j = &(<decoder*>self._decoder).slots

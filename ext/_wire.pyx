@@ -282,6 +282,7 @@ cdef class Wire(WSListener):
 
     cdef int _control(self, WSFrame frame) except -1:
         cdef bytes payload = PyBytes_FromStringAndSize(frame.payload_ptr, frame.payload_size)
+        self._decoder.flush()  # whoever is told something finds in the table all that came before it
         if frame.msg_type == WSMsgType.PING:
             self._transport.send_pong(payload)
             self.pings_answered += 1
@@ -319,6 +320,7 @@ cdef class Wire(WSListener):
         cdef bint ticked = self._ticked
         if not self._reading:
             return 0
+        self._decoder.flush()
         self._reading = False
         self._ticked = False
         self._handler.wire_read(self, ticked)

@@ -15,7 +15,7 @@ from layout cimport (
     FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, LAYOUT_STEPS, ff_fields, layout_begin, layout_choice,
     layout_keep, layout_open, layout_set,
 )
-from liveness cimport liveness, liveness_touch
+from liveness cimport liveness, liveness_expect, liveness_touch
 from message cimport message_finish, message_open
 from msgpack cimport PLAN_CREDIT, msgpack_frame, msgpack_plans
 from ring cimport ring, ring_followed, ring_publish
@@ -23,7 +23,7 @@ from scan cimport FF_PADDING, scan_space
 from schema cimport ENCODING_BINARY, ENCODING_JSON, ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
 from slots cimport (
-    CONTROL, DATA, MALFORMED, UNKNOWN, slot, slots, slots_begin, slots_close, slots_control, slots_grow, slots_reset,
+    CONTROL, DATA, MALFORMED, UNKNOWN, slot, slots, slots_begin, slots_close, slots_control, slots_reset,
 )
 from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_goes_on, streams_is_behind,
@@ -31,7 +31,7 @@ from streams cimport (
 )
 from symbols cimport NO_SYMBOL, symbols, symbols_find, symbols_intern, symbols_key, symbols_known
 from table cimport (
-    table, table_add, table_is_of_before, table_mark_put, table_put, table_put_last, table_quote, table_shake,
+    table, table_add, table_expect, table_is_of_before, table_mark_put, table_put, table_put_last, table_quote, table_shake,
 )
 from tick cimport *
 from watch cimport watch, watch_close, watch_commit, watch_connection, watch_end_shared
@@ -40,7 +40,11 @@ from watch cimport watch, watch_close, watch_commit, watch_connection, watch_end
 cdef extern from "math.h" nogil:
     double NAN
 
+cdef extern from "scan.h" nogil:
+    void ff_expect(const void* p)
+
 cdef enum:
+    TOGETHER = 16        # messages that wait for memory together
     CREDIT = 64          # frames a good record lets prediction fail in a row
     REFUSED_BYTES = 64   # of the name of the last symbol refused
     QUOTE_WHOLE = 0x10F  # four numbers and FIELD_SEQ
@@ -56,6 +60,11 @@ cdef struct decoder:
     watch watch
     layout_set* layouts
     void* layout_memory       # what `layouts` was cut from, at a cache line
+    ff_fields waiting[16]     # predicted, not yet ticks: see decoder_wait
+    uint32_t n_waiting
+    int64_t recv_ns           # all of them came then, by the same connection
+    int64_t mono_ns
+    uint16_t source
     int32_t credit            # below zero, prediction rests for as many frames
     slot* trace
     msgpack_plans* plans      # of ENCODING_MSGPACK
@@ -108,8 +117,6 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
         if d.plans == NULL:
             return False
         d.plans.credit = PLAN_CREDIT
-    if not slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, 1, sizeof(ff_fields)):
-        return False  # a predicted frame has room for its message
     return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL and d.layouts != NULL
 
 
@@ -216,15 +223,15 @@ cdef inline void decoder_bar(decoder* d, const ff_fields* f, ff_tick* k) noexcep
 
 
 cdef inline void decoder_commit(
-    decoder* d, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const ff_fields* f, uint32_t symbol_id, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
-    """Fields to ticks: sequence, ring, table, liveness."""
+    """Fields to ticks: sequence, ring, table, liveness. `symbol_id`: NO_SYMBOL where it is not known."""
     cdef const schema_message* m = &d.program.messages[f.message]
     cdef ff_tick k
     cdef int64_t lag_ns = 0
     cdef int verdict
     cdef bint late = False
-    k.symbol_id = decoder_symbol(d, f)
+    k.symbol_id = symbol_id if symbol_id != NO_SYMBOL else decoder_symbol(d, f)
     if k.symbol_id == NO_SYMBOL:
         if m.rule == SEQUENCE_CONNECTION:
             d.count(d, f, recv_ns, source)
@@ -292,17 +299,17 @@ cdef inline void decoder_prices(
 
 
 cdef inline void decoder_quote(
-    decoder* d, const schema_message* m, const ff_fields* f, int64_t recv_ns, int64_t mono_ns, uint16_t source
+    decoder* d, const schema_message* m, const ff_fields* f, uint32_t symbol_id, int64_t recv_ns, int64_t mono_ns,
+    uint16_t source,
 ) noexcept nogil:
     """What decoder_commit comes to for most frames there are, in a straight line: a whole quote of a known symbol, with
     a higher number, while nobody watches the stream or reads ticks. All others go there, nothing of them done yet."""
-    cdef uint32_t symbol_id = NO_SYMBOL
     cdef int64_t lag_ns = 0
-    cdef uint64_t room[2]
-    if f.present & QUOTE_WHOLE == QUOTE_WHOLE and not d.watch.on and not ring_followed(d.ring):
-        symbol_id = symbols_known(d.symbols, decoder_key(f, room), f.symbol, f.symbol_size)
-    if symbol_id == NO_SYMBOL or not sequence_rises(streams_of(&d.streams, m, symbol_id), f.integer[0]):
-        decoder_commit(d, f, recv_ns, mono_ns, source)
+    if (
+        symbol_id == NO_SYMBOL or f.present & QUOTE_WHOLE != QUOTE_WHOLE or d.watch.on or ring_followed(d.ring)
+        or not sequence_rises(streams_of(&d.streams, m, symbol_id), f.integer[0])
+    ):
+        decoder_commit(d, f, symbol_id, recv_ns, mono_ns, source)
         return
     d.ticks += 1
     if f.event_ns:
@@ -310,6 +317,64 @@ cdef inline void decoder_quote(
         histogram_record(&d.lag, lag_ns)
     table_quote(d.table, symbol_id, f.number, f.integer[0], f.event_ns, recv_ns)
     liveness_touch(d.liveness, symbol_id, m.channel, mono_ns, lag_ns)
+
+
+cdef inline void decoder_ticks(
+    decoder* d, const ff_fields* f, uint32_t n, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """Messages to ticks, in order. Their symbols and what their ticks write lie anywhere in memory: all of them are
+    asked for before the first is needed, so that they wait together and not one after another."""
+    cdef uint32_t ids[16]
+    cdef uint64_t room[2]
+    cdef const schema_message* m
+    cdef uint32_t i, now
+    while n:
+        now = min(n, <uint32_t>TOGETHER)
+        for i in range(now):
+            ids[i] = NO_SYMBOL
+            if not f[i].counts:
+                ids[i] = symbols_known(d.symbols, decoder_key(f + i, room), f[i].symbol, f[i].symbol_size)
+        if now > 1:
+            for i in range(now):
+                if ids[i] != NO_SYMBOL:
+                    m = &d.program.messages[f[i].message]
+                    ff_expect(streams_of(&d.streams, m, ids[i]))
+                    table_expect(d.table, ids[i])
+                    liveness_expect(d.liveness, ids[i], m.channel)
+        for i in range(now):
+            m = &d.program.messages[f[i].message]
+            if f[i].counts:
+                d.count(d, f + i, recv_ns, source)
+            elif m.straight:
+                decoder_quote(d, m, f + i, ids[i], recv_ns, mono_ns, source)
+            else:
+                decoder_commit(d, f + i, ids[i], recv_ns, mono_ns, source)
+        f += now
+        n -= now
+
+
+cdef inline void decoder_flush(decoder* d) noexcept nogil:
+    """Make ticks of the messages that wait. Called before anything else makes any, and before anybody looks."""
+    cdef uint32_t n = d.n_waiting
+    if n:
+        d.n_waiting = 0
+        decoder_ticks(d, d.waiting, n, d.recv_ns, d.mono_ns, d.source)
+
+
+cdef inline void decoder_wait(decoder* d) noexcept nogil:
+    """The message just predicted waits for those behind it in the same read, unless its frame holds more than it."""
+    cdef ff_fields* f = d.waiting + d.n_waiting
+    d.credit = CREDIT
+    d.slots.n_controls = 0
+    d.frames += 1
+    d.predicted += 1
+    d.data += 1
+    d.messages += 1
+    d.n_waiting += 1
+    if f.keyed and f.symbol_size <= sizeof(f.key) and d.n_waiting < TOGETHER:
+        f.symbol = <const char*>f.key + sizeof(f.key) - f.symbol_size
+    else:
+        decoder_flush(d)
 
 
 cdef inline bint decoder_filled(decoder* d, const schema_message* m, ff_fields* f, bint simd) noexcept nogil:
@@ -324,22 +389,25 @@ cdef inline bint decoder_filled(decoder* d, const schema_message* m, ff_fields* 
     return True
 
 
-cdef inline const schema_message* decoder_predict(
-    decoder* d, const char* p, const char* end, uint32_t lead, bint padded, bint simd
+cdef inline bint decoder_predict(
+    decoder* d, const char* p, const char* end, uint32_t lead, bint padded, int64_t recv_ns, int64_t mono_ns,
+    uint16_t source, bint simd,
 ) noexcept nogil:
-    """The message of a frame whose layout is remembered, what it says then in `fields[0]`; else NULL.
+    """Is the frame's layout remembered? What it says is behind those that wait then.
 
     `lead`, `padded`: see layout_kernel.
     """
     cdef ff_fields* f
-    cdef const schema_message* m
+    if d.n_waiting and (d.recv_ns != recv_ns or d.mono_ns != mono_ns or d.source != source):
+        decoder_flush(d)
+    d.recv_ns = recv_ns
+    d.mono_ns = mono_ns
+    d.source = source
+    f = d.waiting + d.n_waiting
     slots_reset(&d.slots)
-    f = d.slots.fields
     f.time_text = NULL
-    if not d.kernel.find(d.layouts, p, end, lead, padded, f):
-        return NULL
-    m = &d.program.messages[f.message]
-    return m if decoder_filled(d, m, f, simd) else NULL
+    return d.kernel.find(d.layouts, p, end, lead, padded, f) and decoder_filled(
+        d, &d.program.messages[f.message], f, simd)
 
 
 cdef inline const char* decoder_predict_element(decoder* d, const char* p, bint simd) noexcept nogil:
@@ -436,18 +504,12 @@ cdef inline int decoder_frame_as(
     Its control messages stay in `slots.controls` until the next frame.
     """
     cdef bint is_batch = p[0] == b"[" and not d.program.positional
-    cdef const schema_message* m = NULL
     cdef int verdict
-    if d.credit >= 0 and not is_batch:
-        m = decoder_predict(d, p, end, lead, True, simd)
-    d.frames += 1
-    if m != NULL:
-        decoder_predicted(d)
-        if m.straight:
-            decoder_quote(d, m, d.slots.fields, recv_ns, mono_ns, source)
-        else:
-            decoder_commit(d, d.slots.fields, recv_ns, mono_ns, source)
+    if d.credit >= 0 and not is_batch and decoder_predict(
+            d, p, end, lead, True, recv_ns, mono_ns, source, simd):
+        decoder_wait(d)
         return DATA
+    d.frames += 1
     if is_batch:
         verdict = d.batch(d, p, end, lead)
     else:
@@ -489,9 +551,7 @@ cdef inline int decoder_settle(
     decoder* d, int verdict, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
     """Count a frame that was parsed and make ticks of what it holds; its verdict."""
-    cdef const ff_fields* f
-    cdef const schema_message* m
-    cdef uint32_t i
+    decoder_flush(d)
     if verdict == MALFORMED:
         d.slots.n_controls = 0
         d.malformed += 1
@@ -504,15 +564,8 @@ cdef inline int decoder_settle(
         d.control += 1
     else:
         d.unknown += 1
-    for i in range(d.slots.n_fields):
-        f = d.slots.fields + i
-        m = &d.program.messages[f.message]
-        if f.counts:
-            d.count(d, f, recv_ns, source)
-        elif m.straight:
-            decoder_quote(d, m, f, recv_ns, mono_ns, source)
-        else:
-            decoder_commit(d, f, recv_ns, mono_ns, source)
+    if d.slots.n_fields:
+        decoder_ticks(d, d.slots.fields, d.slots.n_fields, recv_ns, mono_ns, source)
     if d.watch.on:
         d.end_shared(d, recv_ns, mono_ns)
     return verdict
@@ -530,18 +583,6 @@ cdef inline void decoder_end_shared(decoder* d, int64_t recv_ns, int64_t mono_ns
             symbol_id = symbols_find(d.symbols, f.symbol, f.symbol_size)
             if symbol_id != NO_SYMBOL:
                 watch_end_shared(&d.watch, m, symbol_id, recv_ns, mono_ns)
-
-
-cdef inline void decoder_predicted(decoder* d) noexcept nogil:
-    """Count a frame that is one message of data.
-
-    What follows stands at both its callers: put in here, gcc inlines less, which costs 18 instructions a quote.
-    """
-    d.credit = CREDIT
-    d.slots.n_controls = 0
-    d.predicted += 1
-    d.data += 1
-    d.messages += 1
 
 
 cdef inline int decoder_frame(
@@ -580,18 +621,11 @@ cdef inline int decoder_led(
 
     It is copied only if it has to be parsed.
     """
-    cdef const schema_message* m = NULL
     cdef bint is_json = text or d.program.encoding == ENCODING_JSON
     if d.credit >= 0 and is_json and p[0] != b"[" and size >= FF_PADDING and d.kernel.in_place:
-        m = decoder_predict(d, p, p + size, LAYOUT_LEAD, False, True)
-    if m != NULL:
-        d.frames += 1
-        decoder_predicted(d)
-        if m.straight:
-            decoder_quote(d, m, d.slots.fields, recv_ns, mono_ns, source)
-        else:
-            decoder_commit(d, d.slots.fields, recv_ns, mono_ns, source)
-        return DATA
+        if decoder_predict(d, p, p + size, LAYOUT_LEAD, False, recv_ns, mono_ns, source, True):
+            decoder_wait(d)
+            return DATA
     return decoder_copied(d, p, size, recv_ns, mono_ns, source, text)
 
 

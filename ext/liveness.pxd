@@ -15,6 +15,7 @@ from order cimport (
 
 cdef extern from "scan.h" nogil:
     int ff_ctz(uint64_t x)
+    void ff_expect(const void* p)
 
 cdef enum:
     REQUIRED = 0x80000000  # in `wanted`: the set was asked for and does not grow by itself
@@ -53,6 +54,12 @@ cdef inline void liveness_close(liveness* l) noexcept nogil:
 
 cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
     return &l.arrivals[<size_t>channel * l.symbols + symbol_id]
+
+
+cdef inline void liveness_expect(const liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
+    """Have what an arrival reads on its way."""
+    ff_expect(liveness_at(l, symbol_id, channel))
+    ff_expect(&l.wanted[symbol_id])
 
 
 cdef inline void liveness_touch(

@@ -20,6 +20,9 @@ from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, FF_TRA
 cdef extern from "math.h" nogil:
     double NAN
 
+cdef extern from "scan.h" nogil:
+    void ff_expect(const void* p)
+
 cdef struct table_mark:  # the side table of marks, one record per symbol
     double price
     double index
@@ -167,6 +170,13 @@ cdef inline void table_quote(
     table_unlock(r, version)
     order_set8(&t.doubtful[symbol_id], flags != 0)
     table_changed(t, symbol_id)
+
+
+cdef inline void table_expect(const table* t, uint32_t symbol_id) noexcept nogil:
+    """Have what a tick of this symbol reads of its row on its way."""
+    ff_expect(&t.rows[symbol_id])
+    ff_expect(<const char*>&t.rows[symbol_id] + 64)
+    ff_expect(&t.logged[symbol_id])
 
 
 cdef inline void table_changed(table* t, uint32_t symbol_id) noexcept nogil:

@@ -118,6 +118,7 @@ cdef class Decoder:
         bint text,
     ) noexcept nogil
     # The control messages of the frame just decoded, as bytes.
+    cdef int flush(self) except -1
     cdef list controls(self)
     cdef dict _leg_worth(self, int leg)
     cdef list _lanes(self, str symbol, channel)

@@ -72,7 +72,9 @@ class Handler:
     """Notes what the wire calls, in order, and what the consumers could read at the end of each read."""
 
     def __init__(self, decoder: fastfeed.Decoder) -> None:
+        self.prices = decoder.prices
         self.reader = decoder.ring.reader()
+        self.found: list[int] = []  # updates of the first row when something was told within a read
         self.calls: list[tuple] = []
         self.reads: list[list[int]] = []
         self.called = asyncio.Event()
@@ -86,9 +88,11 @@ class Handler:
 
     def wire_control(self, wire: Wire, payload: bytes) -> None:
         self._note("control", bytes(payload))
+        self.found.append(int(self.prices.array["updates"][:1].sum()))
 
     def wire_pong(self, wire: Wire, payload: bytes) -> None:
         self._note("pong", bytes(payload))
+        self.found.append(int(self.prices.array["updates"][:1].sum()))
 
     def wire_read(self, wire: Wire, ticked: bool) -> None:
         ticks = [int(seq) for seq in self.reader.read()["seq"]]
@@ -283,6 +287,16 @@ async def test_there_is_one_wake_up_per_read():
             await line.write(b"".join(frame(TEXT, quote(start + i + 1)) for i in range(100)))
             await line.until_ticks(start + 100)
         assert line.handler.reads == [list(range(s + 1, s + 101)) for s in range(0, 300, 100)]
+
+
+async def test_whoever_is_told_something_finds_all_that_came_before_it():
+    quotes = [frame(TEXT, quote(number)) for number in range(1, 41)]
+    read = [*quotes[:5], frame(PONG, b"a"), *quotes[5:10], frame(TEXT, ACK), *quotes[10:30], frame(PONG, b"b")]
+    async with connected() as line:
+        await line.write(b"".join([*read, *quotes[30:], frame(TEXT, ACK)]))
+        await line.until_ticks(40)
+        assert line.handler.reads == [list(range(1, 41))]
+        assert line.handler.found == [5, 10, 30, 40]
 
 
 async def test_a_read_without_data_says_so():
