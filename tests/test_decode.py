@@ -286,7 +286,9 @@ def test_frames_that_come_together_are_read_as_if_alone(kernel, is_read):
     rings = [decoder.ring.reader() for decoder in (one, many) if is_read]
     for recv_ns, read in enumerate(reads(8), 1):
         made = sum(one.decode(frame, recv_ns=recv_ns, source=recv_ns % 3) for frame in read)
-        assert many.decode_many((bytes(bytearray(frame)) for frame in read), recv_ns=recv_ns, source=recv_ns % 3) == made
+        assert (
+            many.decode_many((bytes(bytearray(frame)) for frame in read), recv_ns=recv_ns, source=recv_ns % 3) == made
+        )
         for decoder in (one, many):
             decoder.clock.advance(1000)
         assert len({ring.read().tobytes() for ring in rings}) <= 1
