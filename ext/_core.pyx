@@ -26,9 +26,8 @@ from libc.string cimport memcpy, memset, strcmp
 from libc.stddef cimport size_t
 
 from binary cimport binary_frame
-from decoder cimport (
-    decoder, decoder_close, decoder_copied, decoder_flush, decoder_in_place, decoder_led, decoder_open,
-)
+from decoder cimport decoder, decoder_close, decoder_flush, decoder_open
+from frame cimport frame_batch, frame_copied, frame_in_place, frame_led
 from histogram cimport histogram_quantile
 from json cimport json_frame
 from layout cimport FIELD_SEQ, FIELD_SIDE, FIELD_TIME, ff_fields, layout_choice, layout_kernels
@@ -1128,13 +1127,13 @@ cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns,
     cdef Py_buffer view
     if PyBytes_CheckExact(payload):
         with cython.critical_section(self.prices):
-            decoder_led(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source, text)
+            frame_led(d, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), recv_ns, mono_ns, source, text)
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     with cython.critical_section(self.prices):
-        decoder_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
+        frame_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
     PyBuffer_Release(&view)
     return 0
 
@@ -1170,6 +1169,7 @@ cdef class Decoder:
         d.watch.hold_ticks = hold_ticks
         d.watch.patience_ns = 1000000000
         d.watch.lead_set = 1
+        d.batch = frame_batch
         d.kernel = _kernel()[0]
         d.simd = _is_simd()
 
@@ -1189,26 +1189,19 @@ cdef class Decoder:
         `recv_ns`: when it was received (UTC, ns), by default now. `source`: the number of the connection it came by.
         `text`: it came as a TEXT frame, which is JSON whatever the schema's encoding.
         """
-        cdef decoder* d = <decoder*>self._decoder
-        cdef uint64_t before
+        cdef uint64_t before = self._ticks()
         cdef int64_t mono_ns, utc_ns
-        self.flush()  # what a caller further out has begun
-        before = d.ticks
         self.clock.now(&mono_ns, &utc_ns)
         if recv_ns is not None:
             utc_ns = recv_ns
         _decode(self, payload, utc_ns, mono_ns, source, text)
-        self.flush()
-        return d.ticks - before
+        return self._ticks() - before
 
     def decode_many(self, payloads, recv_ns=None, uint16_t source=0, *, bint text=False):
         """Decode frames that were received together; how many ticks they made. The rest is as for `decode`."""
-        cdef decoder* d = <decoder*>self._decoder
-        cdef uint64_t before
+        cdef uint64_t made, before = self._ticks()
         cdef int64_t mono_ns, utc_ns
         cdef Py_ssize_t ahead = FRAMES_AHEAD
-        self.flush()
-        before = d.ticks
         self.clock.now(&mono_ns, &utc_ns)
         if recv_ns is not None:
             utc_ns = recv_ns
@@ -1218,8 +1211,14 @@ cdef class Decoder:
                 ahead += 1
                 _decode(self, payload, utc_ns, mono_ns, source, text)
         finally:
+            made = self._ticks() - before
+        return made
+
+    cdef uint64_t _ticks(self):
+        """Ticks ever made, of what waits too: a caller further out may have begun with it."""
+        with cython.critical_section(self.prices):
             self.flush()
-        return d.ticks - before
+        return (<decoder*>self._decoder).ticks
 
     def add_symbol(self, str symbol not None):
         """Give a symbol its row before its first tick; its id.
@@ -1631,14 +1630,12 @@ cdef class Decoder:
         bint text,
     ) noexcept nogil:
         if readable >= FF_PADDING:
-            return decoder_in_place(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
-        return decoder_copied(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
+            return frame_in_place(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
+        return frame_copied(<decoder*>self._decoder, payload, size, recv_ns, mono_ns, source, text)
 
-    cdef int flush(self) except -1:
+    cdef void flush(self) noexcept nogil:
         """Make ticks of what waits: at the end of a read, and before anybody may look."""
-        with cython.critical_section(self.prices):
-            decoder_flush(<decoder*>self._decoder)
-        return 0
+        decoder_flush(<decoder*>self._decoder)
 
     cdef list controls(self):
         cdef slots* j = &(<decoder*>self._decoder).slots

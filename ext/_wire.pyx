@@ -282,7 +282,7 @@ cdef class Wire(WSListener):
 
     cdef int _control(self, WSFrame frame) except -1:
         cdef bytes payload = PyBytes_FromStringAndSize(frame.payload_ptr, frame.payload_size)
-        self._decoder.flush()  # whoever is told something finds in the table all that came before it
+        self._flush()
         if frame.msg_type == WSMsgType.PING:
             self._transport.send_pong(payload)
             self.pings_answered += 1
@@ -315,12 +315,18 @@ cdef class Wire(WSListener):
         self._transport.disconnect()
         return 0
 
+    cdef int _flush(self) except -1:
+        """Whoever is told something finds in the table all that came before it."""
+        with cython.critical_section(self._decoder.prices):
+            self._decoder.flush()
+        return 0
+
     cdef int _end_read(self) except -1:
         """The one wake-up of this read."""
         cdef bint ticked = self._ticked
         if not self._reading:
             return 0
-        self._decoder.flush()
+        self._flush()
         self._reading = False
         self._ticked = False
         self._handler.wire_read(self, ticked)

@@ -112,13 +112,15 @@ cdef class Decoder:
     cdef readonly Clock clock
     cdef readonly object schema
     # Decode one frame. `readable` bytes after it may be read and, for the call, written. `text`: it is a TEXT frame,
-    # so JSON whatever the schema's encoding. Its verdict: 0 unknown, 1 control, 2 data, 3 malformed.
+    # so JSON whatever the schema's encoding. Its verdict: 0 unknown, 1 control, 2 data, 3 malformed. Of frames that
+    # came together the ticks may wait for `flush`.
     cdef int frame(
         self, char* payload, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source,
         bint text,
     ) noexcept nogil
+    cdef void flush(self) noexcept nogil
+    cdef uint64_t _ticks(self)
     # The control messages of the frame just decoded, as bytes.
-    cdef int flush(self) except -1
     cdef list controls(self)
     cdef dict _leg_worth(self, int leg)
     cdef list _lanes(self, str symbol, channel)

@@ -137,8 +137,9 @@ HEADERS: dict[str, set[str]] = {
     "msgpack": {"layout", "message", "number", "scan", "schema", "slots", "tick"},
     "binary": {"layout", "message", "number", "scan", "schema", "slots", "tick"},
 }
-# Where they all meet.
-HEADERS["decoder"] = set(HEADERS)
+# Where they all meet: behind the parsers, and with them.
+HEADERS["decoder"] = set(HEADERS) - {"json", "binary"}
+HEADERS["frame"] = set(HEADERS)
 
 PUBLIC = """
     AuthError Backoff Calendar Clock ConfigError ConnectError DecodeError Decoder FastFeedError Feed Flag GIVEN Gap

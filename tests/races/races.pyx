@@ -52,6 +52,7 @@ def write(Decoder decoder not None, Flag flag not None, long frames, long symbol
                 n, n % known, n, 3 * n, 7 * n + 1, <uint32_t>n * <uint32_t>2654435761, n,
             )
             decoder.frame(text, size, 512 - size, n, n, 0, True)
+        decoder.flush()
         races_flag_set(&flag.up)
 
 

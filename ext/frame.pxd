@@ -1,0 +1,277 @@
+"""A frame's way to its messages: predicted or parsed, in its encoding, where it lies or in a copy.
+
+No Python, no clock: the caller says when. Every frame is counted in exactly one of data, control, unknown, malformed.
+What its messages come to is `decoder`'s.
+"""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from binary cimport binary_frame
+from decoder cimport CREDIT, decoder, decoder_flush, decoder_ticks, decoder_wait
+from json cimport json_element, json_fail, json_frame, json_learn, json_next
+from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep
+from message cimport message_finish, message_open
+from msgpack cimport msgpack_frame
+from scan cimport FF_PADDING, scan_space
+from schema cimport ENCODING_BINARY, ENCODING_JSON, schema_message
+from slots cimport CONTROL, DATA, MALFORMED, UNKNOWN, slots, slots_begin, slots_control, slots_reset
+
+
+cdef inline bint frame_filled(decoder* d, const schema_message* m, ff_fields* f, bint simd) noexcept nogil:
+    """What message_finish does, for fields that a layout filled; in a straight line for a plain message."""
+    if not m.plain or f.time_text != NULL or f.symbol_size == 0:
+        return message_finish(&d.slots, m, f, simd)
+    f.event_ns = 0
+    if f.present & (1 << FIELD_TIME):
+        if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
+            return False
+        f.event_ns = f.integer[FIELD_TIME - FIELD_SEQ] * m.time_scale
+    return True
+
+
+cdef inline bint frame_predict(
+    decoder* d, const char* p, const char* end, uint32_t lead, bint padded, int64_t recv_ns, int64_t mono_ns,
+    uint16_t source, bint simd,
+) noexcept nogil:
+    """Is the frame's layout remembered? What it says is behind those that wait then.
+
+    `lead`, `padded`: see layout_kernel.
+    """
+    cdef ff_fields* f
+    if d.n_waiting and (d.recv_ns != recv_ns or d.mono_ns != mono_ns or d.source != source):
+        decoder_flush(d)
+    d.recv_ns = recv_ns
+    d.mono_ns = mono_ns
+    d.source = source
+    f = d.waiting + d.n_waiting
+    slots_reset(&d.slots)
+    f.time_text = NULL
+    return d.kernel.find(d.layouts, p, end, lead, padded, f) and frame_filled(
+        d, &d.program.messages[f.message], f, simd)
+
+
+cdef inline const char* frame_predict_element(decoder* d, const char* p, bint simd) noexcept nogil:
+    """What follows the element at p if its layout is remembered, its tick added then; else NULL."""
+    cdef slots* j = &d.slots
+    cdef ff_fields* f = message_open(j, 0)
+    cdef const char* q
+    if f == NULL:
+        return NULL
+    f.time_text = NULL
+    q = d.kernel.element(d.layouts, p, f)
+    if q == NULL or not frame_filled(d, &d.program.messages[f.message], f, simd):
+        return NULL
+    d.credit = CREDIT
+    d.predicted += 1
+    j.messages += 1
+    f.ordinal = j.messages
+    j.n_fields += 1
+    return q
+
+
+cdef inline void frame_missed(decoder* d) noexcept nogil:
+    """A frame or element had to be parsed: prediction rests for a while after too many in a row."""
+    if d.credit < 0:
+        d.credit += 1
+    elif d.layouts.count:
+        d.credit -= 1
+        if d.credit < 0:
+            d.credit = -16 * CREDIT
+
+
+cdef inline int frame_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
+    """The strict way, learning the frame's layout while prediction is worth it."""
+    cdef int verdict
+    d.slots.trace = d.trace if d.credit >= 0 else NULL
+    verdict = json_frame(&d.slots, p, end, simd)
+    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, 0, p, end, False, &d.layouts.draft):
+        layout_keep(d.layouts)
+    frame_missed(d)
+    return verdict
+
+
+cdef inline int frame_batch_as(decoder* d, const char* p, const char* end, uint32_t lead, bint simd) noexcept nogil:
+    """A frame that is an array, each element a message, predicted or parsed; the highest verdict, or MALFORMED.
+
+    Nothing is made of any before all have been read.
+    """
+    cdef slots* j = &d.slots
+    cdef uint32_t before
+    cdef int best = UNKNOWN
+    cdef int one
+    cdef const char* q
+    slots_begin(j)
+    layout_begin(d.layouts, p - lead, end)
+    p = scan_space(p + 1)
+    while p[0] != b"]":
+        q = frame_predict_element(d, p, simd) if d.credit >= 0 else NULL
+        one = DATA
+        if q == NULL:
+            before = j.n_fields
+            j.trace = d.trace if d.credit >= 0 else NULL
+            q = json_element(j, p, &one, simd)
+            if q == NULL:
+                return MALFORMED
+            if j.trace != NULL and one == DATA and json_learn(j, before, p, q, True, &d.layouts.draft):
+                layout_keep(d.layouts)
+            frame_missed(d)
+        best = max(best, one)
+        p = json_next(j, q, b"]")
+        if p == NULL:
+            return MALFORMED
+    p = scan_space(p + 1)
+    if p != end:
+        json_fail(j, p)
+        return MALFORMED
+    if j.failed:
+        j.n_fields = 0
+        return UNKNOWN
+    return best
+
+
+cdef inline int frame_batch(decoder* d, const char* p, const char* end, uint32_t lead) noexcept nogil:
+    if d.simd:
+        return frame_batch_as(d, p, end, lead, True)
+    return frame_batch_as(d, p, end, lead, False)
+
+
+cdef inline int frame_as(
+    decoder* d, const char* p, const char* end, uint32_t lead, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+    bint simd
+) noexcept nogil:
+    """One padded frame (scan.h) through everything; its verdict.
+
+    Its control messages stay in `slots.controls` until the next frame.
+    """
+    cdef bint is_batch = p[0] == b"[" and not d.program.positional
+    cdef int verdict
+    if d.credit >= 0 and not is_batch and frame_predict(
+            d, p, end, lead, True, recv_ns, mono_ns, source, simd):
+        decoder_wait(d)
+        return DATA
+    d.frames += 1
+    if is_batch:
+        verdict = d.batch(d, p, end, lead)
+    else:
+        verdict = frame_parse(d, p, end, simd)
+    if verdict == MALFORMED and d.program.plains and frame_plain(d, p, end):
+        verdict = CONTROL
+    return frame_settle(d, verdict, recv_ns, mono_ns, source)
+
+
+cdef inline bint frame_plain(decoder* d, const char* p, const char* end) noexcept nogil:
+    """Is this text, which is no JSON, one of those that are control all the same?"""
+    cdef const char* t = d.program.plain
+    cdef uint32_t _i, n
+    for _i in range(d.program.plains):
+        n = 0
+        while t[n]:
+            n += 1
+        if n == end - p and memcmp(t, p, n) == 0:
+            d.slots.messages = 1
+            return slots_control(&d.slots, p, end)
+        t += n + 1
+    return False
+
+
+cdef inline int frame_other(
+    decoder* d, const char* p, const char* end, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """One padded frame that is not text, in the encoding of the schema; its verdict."""
+    cdef int verdict
+    d.frames += 1
+    if d.program.encoding == ENCODING_BINARY:
+        verdict = binary_frame(&d.slots, p, end, d.simd)
+    else:
+        verdict = msgpack_frame(&d.slots, d.plans, p, end, d.simd)
+    return frame_settle(d, verdict, recv_ns, mono_ns, source)
+
+
+cdef inline int frame_settle(
+    decoder* d, int verdict, int64_t recv_ns, int64_t mono_ns, uint16_t source
+) noexcept nogil:
+    """Count a frame that was parsed and make ticks of what it holds; its verdict."""
+    decoder_flush(d)
+    if verdict == MALFORMED:
+        d.slots.n_controls = 0
+        d.malformed += 1
+        return MALFORMED
+    d.streams.before = <uint32_t>d.messages
+    d.messages += d.slots.messages
+    if verdict == DATA:
+        d.data += 1
+    elif verdict == CONTROL:
+        d.control += 1
+    else:
+        d.unknown += 1
+    if d.slots.n_fields:
+        decoder_ticks(d, d.slots.fields, d.slots.n_fields, recv_ns, mono_ns, source)
+    if d.watch.on:
+        d.end_shared(d, recv_ns, mono_ns)
+    return verdict
+
+
+cdef inline int frame_read(
+    decoder* d, const char* p, const char* end, uint32_t lead, int64_t recv_ns, int64_t mono_ns, uint16_t source,
+    bint text
+) noexcept nogil:
+    """The parser and its kernel are chosen here, once per frame. `text`: it is JSON, whatever the schema's encoding."""
+    if d.program.encoding != ENCODING_JSON and not text:
+        return frame_other(d, p, end, recv_ns, mono_ns, source)
+    if d.simd:
+        return frame_as(d, p, end, lead, recv_ns, mono_ns, source, True)
+    return frame_as(d, p, end, lead, recv_ns, mono_ns, source, False)
+
+
+cdef inline int frame_in_place(
+    decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
+) noexcept nogil:
+    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile.
+
+    Nothing need be readable in front of it; where a layout wants that, the frame is copied.
+    """
+    cdef char behind = p[size]
+    cdef int verdict
+    if d.layouts.early and d.kernel.in_place and size <= LAYOUT_LONGEST:
+        return frame_copied(d, p, size, recv_ns, mono_ns, source, text)
+    p[size] = 0
+    verdict = frame_read(d, p, p + size, 0, recv_ns, mono_ns, source, text)
+    p[size] = behind
+    return verdict
+
+
+cdef inline int frame_led(
+    decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
+) noexcept nogil:
+    """A frame with LAYOUT_LEAD readable bytes in front of it and a NUL behind, beyond which nothing may be read.
+
+    It is copied only if it has to be parsed.
+    """
+    cdef bint is_json = text or d.program.encoding == ENCODING_JSON
+    if d.credit >= 0 and is_json and p[0] != b"[" and size >= FF_PADDING and d.kernel.in_place:
+        if frame_predict(d, p, p + size, LAYOUT_LEAD, False, recv_ns, mono_ns, source, True):
+            decoder_wait(d)
+            return DATA
+    return frame_copied(d, p, size, recv_ns, mono_ns, source, text)
+
+
+cdef inline int frame_copied(
+    decoder* d, const char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
+) noexcept nogil:
+    """A frame around which nothing may be read. One there is no memory for counts as malformed."""
+    cdef char* room
+    if LAYOUT_LEAD + size + FF_PADDING > d.scratch_size:
+        room = <char*>calloc(1, LAYOUT_LEAD + 2 * size + FF_PADDING) if size < 0x7FFFFFFF else NULL
+        if room == NULL:
+            d.frames += 1
+            d.malformed += 1
+            return MALFORMED
+        free(d.scratch)
+        d.scratch = room
+        d.scratch_size = LAYOUT_LEAD + 2 * size + FF_PADDING
+    room = d.scratch + LAYOUT_LEAD
+    memcpy(room, p, size)
+    memset(room + size, 0, FF_PADDING)
+    return frame_read(d, room, room + size, LAYOUT_LEAD, recv_ns, mono_ns, source, text)
