@@ -11,7 +11,9 @@ from libc.string cimport memcmp, memcpy, memset
 from binary cimport binary_frame
 from decoder cimport CREDIT, decoder, decoder_flush, decoder_ticks, decoder_wait
 from json cimport json_element, json_fail, json_frame, json_learn, json_next
-from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep
+from layout cimport (
+    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep, layout_wanted,
+)
 from message cimport message_finish, message_open
 from msgpack cimport msgpack_frame
 from scan cimport FF_PADDING, scan_space
@@ -84,7 +86,7 @@ cdef inline void frame_missed(decoder* d) noexcept nogil:
 cdef inline int frame_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
     """The strict way, learning the frame's layout while prediction is worth it."""
     cdef int verdict
-    d.slots.trace = d.trace if d.credit >= 0 else NULL
+    d.slots.trace = d.trace if d.credit >= 0 and layout_wanted(d.layouts) else NULL
     verdict = json_frame(&d.slots, p, end, simd)
     if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, 0, p, end, False, &d.layouts.draft):
         layout_keep(d.layouts)
@@ -110,7 +112,7 @@ cdef inline int frame_batch_as(decoder* d, const char* p, const char* end, uint3
         one = DATA
         if q == NULL:
             before = j.n_fields
-            j.trace = d.trace if d.credit >= 0 else NULL
+            j.trace = d.trace if d.credit >= 0 and layout_wanted(d.layouts) else NULL
             q = json_element(j, p, &one, simd)
             if q == NULL:
                 return MALFORMED

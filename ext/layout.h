@@ -167,6 +167,7 @@ typedef struct layout_array {
 typedef struct layout_set {
     uint32_t count;
     uint32_t hand;                        /* where the next one goes that has not been `used` since it was there */
+    uint32_t strangers;                   /* since it was full */
     uint32_t early;                       /* some of them have been early */
     layout *element;                      /* the latest right one for an element, or NULL */
     layout *likely[LAYOUT_COMMAS + 1];    /* by commas of the frame: the latest right one, or NULL */
@@ -180,6 +181,10 @@ static layout_set *layout_open(void **memory) {
     *memory = calloc(1, sizeof(layout_set) + 64);
     return *memory == NULL ? NULL : (layout_set *)(((uintptr_t)*memory + 63) & ~(uintptr_t)63);
 }
+
+/* Is what is parsed now to be learned? As long as there is room; then one in four, since learning costs as much as two
+ * parses and where there are more layouts than room each would soon give way to the next. */
+static inline int layout_wanted(layout_set *s) { return s->count < LAYOUTS || (s->strangers++ & 3) == 0; }
 
 /* The draft is right: remember it. */
 static void layout_keep(layout_set *s) {

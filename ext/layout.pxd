@@ -63,6 +63,7 @@ cdef extern from "layout.h" nogil:
         bint in_place
     layout_set* layout_open(void** memory)
     void layout_begin(layout_set* s, const char* start, const char* end)
+    bint layout_wanted(layout_set* s)
     void layout_keep(layout_set* s)
     void layout_arrange(layout* l)
     const layout_choice* layout_kernels()
