@@ -1131,6 +1131,7 @@ cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns,
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
+    self._ticks()  # what is no bytes may have a say in its buffer
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     with cython.critical_section(self.prices):
         frame_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
@@ -1202,6 +1203,7 @@ cdef class Decoder:
         cdef uint64_t made, before = self._ticks()
         cdef int64_t mono_ns, utc_ns
         cdef Py_ssize_t ahead = FRAMES_AHEAD
+        cdef bint at_hand = type(payloads) is list or type(payloads) is tuple
         self.clock.now(&mono_ns, &utc_ns)
         if recv_ns is not None:
             utc_ns = recv_ns
@@ -1210,6 +1212,8 @@ cdef class Decoder:
                 ff_expect_frame(payloads, ahead)
                 ahead += 1
                 _decode(self, payload, utc_ns, mono_ns, source, text)
+                if not at_hand:
+                    self._ticks()  # whoever makes the next finds all of this one
         finally:
             made = self._ticks() - before
         return made

@@ -358,7 +358,10 @@ cdef inline void decoder_flush(decoder* d) noexcept nogil:
 
 
 cdef inline void decoder_wait(decoder* d) noexcept nogil:
-    """The message just predicted waits for those behind it in the same read, unless its frame holds more than it."""
+    """The message just predicted waits for those behind it in the same read, until the places are full.
+
+    One whose symbol is in its frame only (it is too long for a key) does not wait, nor do those before it.
+    """
     cdef ff_fields* f = d.waiting + d.n_waiting
     d.slots.n_controls = 0
     d.n_waiting += 1

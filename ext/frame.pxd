@@ -11,9 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 from binary cimport binary_frame
 from decoder cimport CREDIT, decoder, decoder_flush, decoder_ticks, decoder_wait
 from json cimport json_element, json_fail, json_frame, json_learn, json_next
-from layout cimport (
-    FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep, layout_wanted,
-)
+from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep
 from message cimport message_finish, message_open
 from msgpack cimport msgpack_frame
 from scan cimport FF_PADDING, scan_space
@@ -65,8 +63,6 @@ cdef inline const char* frame_predict_element(decoder* d, const char* p, bint si
     q = d.kernel.element(d.layouts, p, f)
     if q == NULL or not frame_filled(d, &d.program.messages[f.message], f, simd):
         return NULL
-    d.credit = CREDIT
-    d.predicted += 1
     j.messages += 1
     f.ordinal = j.messages
     j.n_fields += 1
@@ -74,7 +70,7 @@ cdef inline const char* frame_predict_element(decoder* d, const char* p, bint si
 
 
 cdef inline void frame_missed(decoder* d) noexcept nogil:
-    """A frame or element had to be parsed: prediction rests for a while after too many in a row."""
+    """A frame had to be parsed: prediction rests for a while after too many in a row."""
     if d.credit < 0:
         d.credit += 1
     elif d.layouts.count:
@@ -86,9 +82,9 @@ cdef inline void frame_missed(decoder* d) noexcept nogil:
 cdef inline int frame_parse(decoder* d, const char* p, const char* end, bint simd) noexcept nogil:
     """The strict way, learning the frame's layout while prediction is worth it."""
     cdef int verdict
-    d.slots.trace = d.trace if d.credit >= 0 and layout_wanted(d.layouts) else NULL
+    d.slots.trace = d.trace if d.credit >= 0 else NULL
     verdict = json_frame(&d.slots, p, end, simd)
-    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, 0, p, end, False, &d.layouts.draft):
+    if d.slots.trace != NULL and verdict == DATA and json_learn(&d.slots, 0, p, end, False, d.layouts):
         layout_keep(d.layouts)
     frame_missed(d)
     return verdict
@@ -100,7 +96,8 @@ cdef inline int frame_batch_as(decoder* d, const char* p, const char* end, uint3
     Nothing is made of any before all have been read.
     """
     cdef slots* j = &d.slots
-    cdef uint32_t before
+    cdef uint32_t before, predicted = 0
+    cdef bint is_tried = d.credit >= 0
     cdef int best = UNKNOWN
     cdef int one
     cdef const char* q
@@ -108,17 +105,18 @@ cdef inline int frame_batch_as(decoder* d, const char* p, const char* end, uint3
     layout_begin(d.layouts, p - lead, end)
     p = scan_space(p + 1)
     while p[0] != b"]":
-        q = frame_predict_element(d, p, simd) if d.credit >= 0 else NULL
+        q = frame_predict_element(d, p, simd) if is_tried else NULL
         one = DATA
-        if q == NULL:
+        if q != NULL:
+            predicted += 1
+        else:
             before = j.n_fields
-            j.trace = d.trace if d.credit >= 0 and layout_wanted(d.layouts) else NULL
+            j.trace = d.trace if is_tried else NULL
             q = json_element(j, p, &one, simd)
             if q == NULL:
                 return MALFORMED
-            if j.trace != NULL and one == DATA and json_learn(j, before, p, q, True, &d.layouts.draft):
+            if j.trace != NULL and one == DATA and json_learn(j, before, p, q, True, d.layouts):
                 layout_keep(d.layouts)
-            frame_missed(d)
         best = max(best, one)
         p = json_next(j, q, b"]")
         if p == NULL:
@@ -127,6 +125,11 @@ cdef inline int frame_batch_as(decoder* d, const char* p, const char* end, uint3
     if p != end:
         json_fail(j, p)
         return MALFORMED
+    d.predicted += predicted
+    if predicted:
+        d.credit = CREDIT
+    else:
+        frame_missed(d)
     if j.failed:
         j.n_fields = 0
         return UNKNOWN
@@ -173,6 +176,7 @@ cdef inline bint frame_plain(decoder* d, const char* p, const char* end) noexcep
             n += 1
         if n == end - p and memcmp(t, p, n) == 0:
             d.slots.messages = 1
+            d.slots.n_fields = d.slots.n_controls = 0  # of what was read before it proved to be no JSON
             return slots_control(&d.slots, p, end)
         t += n + 1
     return False
@@ -232,7 +236,7 @@ cdef inline int frame_in_place(
 ) noexcept nogil:
     """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile.
 
-    Nothing need be readable in front of it; where a layout wants that, the frame is copied.
+    Nothing need be readable in front of it; where a layout wants that, the frame is copied unless it is long.
     """
     cdef char behind = p[size]
     cdef int verdict

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 from layout cimport (
     FIELD_COUNT, FIELD_SEQ, FIELD_SIDE, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, STEP_BOOL, STEP_INTEGER, STEP_LITERAL,
     STEP_NUMBER, STEP_PRICE, STEP_SIDE_TEXT, STEP_SYMBOL, STEP_TEXT, STEP_TIME_TEXT, ff_fields, layout, layout_arrange,
-    layout_step,
+    layout_set, layout_step, layout_wanted,
 )
 from message cimport (
     message_at, message_count, message_end, message_find, message_is_array, message_judge, message_price, message_take,
@@ -371,12 +371,13 @@ cdef inline int json_frame(slots* j, const char* p, const char* end, bint simd) 
 # ---- learning a layout from the frame just parsed ----
 
 cdef inline bint json_learn(
-    const slots* j, uint32_t before, const char* p, const char* end, bint is_element, layout* l
+    const slots* j, uint32_t before, const char* p, const char* end, bint is_element, layout_set* layouts
 ) noexcept nogil:
-    """Make the layout of the frame or element just parsed (with `trace` on, one message, its tick `fields[before]`).
+    """Make the draft the layout of the frame or element just parsed (with `trace` on, its tick `fields[before]`).
 
-    False: it is not of the predictable sort.
+    False: it is not of the predictable sort, or not to be learned now.
     """
+    cdef layout* draft = &layouts.draft
     cdef const ff_fields* f = j.fields + before
     cdef const schema_message* m
     cdef const char* mark = p
@@ -390,11 +391,13 @@ cdef inline bint json_learn(
     m = &j.program.messages[f.message]
     if m.n_each or m.kind == FF_LEVEL or p[0] != b"{":
         return False
-    l.enveloped = j.program.envelope != NO_NODE and slots_has(j, j.program.envelope)
-    if l.enveloped and (is_element or j.slots[j.program.envelope].type != SLOT_OBJECT):
+    draft.enveloped = j.program.envelope != NO_NODE and slots_has(j, j.program.envelope)
+    if draft.enveloped and (is_element or j.slots[j.program.envelope].type != SLOT_OBJECT):
         return False  # an element is of no envelope, whatever it holds
-    l.steps = 0
-    l.padded = False
+    if not layout_wanted(layouts):
+        return False
+    draft.steps = 0
+    draft.padded = False
     for i in range(j.traced):
         s = &j.trace[i]
         known = s.node != NO_NODE
@@ -405,9 +408,9 @@ cdef inline bint json_learn(
                 if m.fields[k].node == s.node and m.fields[k].action != TAKE_CONDITIONS:
                     return False  # taken as well as matched
             continue  # stays literal text: it decides what the message is, or whether its price is the last
-        if not layout_literal(l, mark, s.start):
+        if not layout_literal(draft, mark, s.start):
             return False
-        step = &l.step[l.steps - 1]
+        step = &draft.step[draft.steps - 1]
         mark = s.start + s.size
         step.length = s.size
         memset(step.stop, mark[0], 16)
@@ -442,18 +445,18 @@ cdef inline bint json_learn(
                 step.field = FIELD_TIME - FIELD_SEQ
             elif m.fields[k].field == FIELD_TIME:
                 step.action = STEP_TIME_TEXT
-                l.padded = m.unit != UNIT_ISO
+                draft.padded = m.unit != UNIT_ISO
             elif step.action != STEP_BOOL:
                 step.action = STEP_SIDE_TEXT
             else:
                 step.field = FIELD_SIDE
-    l.message = f.message
-    l.present = f.present
-    l.null = f.null
-    l.flags = f.flags & FF_NOT_LAST
-    if not layout_literal(l, mark, end):
+    draft.message = f.message
+    draft.present = f.present
+    draft.null = f.null
+    draft.flags = f.flags & FF_NOT_LAST
+    if not layout_literal(draft, mark, end):
         return False
-    layout_arrange(l)
+    layout_arrange(draft)
     return True
 
 

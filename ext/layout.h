@@ -1,10 +1,10 @@
 /* Predicted layouts: a frame whose shape has been seen before is verified by vector compares and converted on the
  * way, without being parsed. Exchanges send the same keys in the same order millions of times.
  *
- * A layout is learned only from a frame the strict parser accepted, without escapes or repeated keys. Running one
- * proves the same strictness (every byte is either literal text of that frame or inside a value that is checked
- * here), so a hit needs no parse; a miss says nothing. The byte behind a frame is NUL: it is in no literal and in no
- * value, so whatever goes byte by byte stops there. */
+ * A layout is learned only from a frame or element the strict parser accepted, without escapes or repeated keys.
+ * Running one proves the same strictness (every byte is either literal text of that frame or inside a value that is
+ * checked here), so a hit needs no parse; a miss says nothing. The byte behind a frame is NUL: it is in no literal and
+ * in no value, so whatever goes byte by byte stops there. */
 #ifndef FF_LAYOUT_H
 #define FF_LAYOUT_H
 
@@ -13,7 +13,8 @@
 enum { FIELD_NUMBERS = 8, FIELD_SEQ = 8, FIELD_FIRST_SEQ = 9, FIELD_PREV_SEQ = 10, FIELD_TIME = 11, FIELD_SYMBOL = 12,
        FIELD_SIDE = 13, FIELD_BIDS = 14, FIELD_ASKS = 15, FIELD_COUNT = 16 };
 
-/* What one message (or one element of it) says, before it becomes ticks. Text is valid as long as the frame is. */
+/* What one message (or one element of it) says, before it becomes ticks. Text is valid as long as the frame is; the
+ * symbol of a message that waits is its own `key`. */
 typedef struct ff_fields {
     double number[FIELD_NUMBERS];
     int64_t integer[4];      /* seq, first_seq, prev_seq, and the time in its unit while time_text is NULL */
@@ -167,7 +168,7 @@ typedef struct layout_array {
 typedef struct layout_set {
     uint32_t count;
     uint32_t hand;                        /* where the next one goes that has not been `used` since it was there */
-    uint32_t strangers;                   /* since it was full */
+    uint32_t strangers;                   /* what layout_wanted goes by */
     uint32_t early;                       /* some of them have been early */
     layout *element;                      /* the latest right one for an element, or NULL */
     layout *likely[LAYOUT_COMMAS + 1];    /* by commas of the frame: the latest right one, or NULL */
@@ -182,9 +183,13 @@ static layout_set *layout_open(void **memory) {
     return *memory == NULL ? NULL : (layout_set *)(((uintptr_t)*memory + 63) & ~(uintptr_t)63);
 }
 
-/* Is what is parsed now to be learned? As long as there is room; then one in four, since learning costs as much as two
- * parses and where there are more layouts than room each would soon give way to the next. */
-static inline int layout_wanted(layout_set *s) { return s->count < LAYOUTS || (s->strangers++ & 3) == 0; }
+/* Is one more layout to be learned? As long as there is room; then one in four, since learning costs as much as two
+ * parses and where there are more layouts than room each would soon give way to the next. Which one in four follows no
+ * pattern that frames could have. */
+static inline int layout_wanted(layout_set *s) {
+    s->strangers = s->strangers * 1664525u + 1013904223u;
+    return s->count < LAYOUTS || s->strangers >> 30 == 0;
+}
 
 /* The draft is right: remember it. */
 static void layout_keep(layout_set *s) {

@@ -269,6 +269,7 @@ FF_TARGET FF_NOINLINE static int FF_KERNEL(run)(
     uint64_t late = l->late;
     uint32_t i, k;
 
+    if (FF_UNLIKELY(end - base < 16)) return 0; /* there is no whole vector, and `last` is beyond the frame */
 #if defined(FF_AVX512)
     if (FF_LIKELY(place == NULL)) {
         const __m512i most = _mm512_set1_epi16((short)last), limit = _mm512_set1_epi16(16);

@@ -424,7 +424,9 @@ class _Compiler:
             # Where several messages make trades, a number of the row may be of another one's count.
             "spares": message.conditions is not None and (message.rule == "time" or self.trades == 1),
             "whole": sum(
-                1 << bit for bit, name in enumerate(_NUMBERS[message.kind]) if message.whole and getattr(message, name)
+                1 << bit
+                for bit, name in enumerate(_NUMBERS[message.kind])
+                if message.whole and getattr(message, name) is not None
             ),
             "rule": _RULES[message.rule],
             "channel": self.channels.index(message.channel or message.kind) if message.kind != "control" else 0,

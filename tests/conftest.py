@@ -1,42 +1,48 @@
-"""Fixtures shared by the rooms' tests: recordings named by FASTFEED_FRAMES, memory that ends at an unreadable page,
-the built wheel.
+"""Fixtures shared by the rooms' tests: recordings named by FASTFEED_FRAMES, memory between unreadable pages, compiled
+users of the package, the built wheel.
 
 No test logic and no network here.
 """
 
 import ctypes
+import importlib.util
 import mmap
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import fastfeed
+
 ROOT = Path(__file__).parent.parent
 PROT_NONE = 0
+GUARD = 1 << 17  # bytes: no place in a frame, of sixteen bits, leads behind it
+BEHIND = 64  # bytes that may be read and written behind a frame in place
 
 
 class GuardedMemory:
-    """Pages between two unreadable ones: a read one byte past either end of a payload kills the process.
+    """Pages between unreadable ones: a read one byte past either end of a payload kills the process.
 
-    The views handed out are valid only until the next call.
+    What is handed out is valid only until the next call.
     """
 
     def __init__(self, pages: int = 64) -> None:
-        page = mmap.PAGESIZE
-        self._map = mmap.mmap(-1, (pages + 2) * page)
-        self._size = pages * page
+        self._size = pages * mmap.PAGESIZE
+        self._map = mmap.mmap(-1, GUARD + self._size + GUARD)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self._start = base + page
+        self._start = base + GUARD
         self._libc = ctypes.CDLL(None, use_errno=True)
         for address in (base, self._start + self._size):
             self._protect(address, PROT_NONE)
 
     def _protect(self, address: int, protection: int) -> None:
-        if self._libc.mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, protection):
+        if self._libc.mprotect(ctypes.c_void_p(address), GUARD, protection):
             raise OSError(ctypes.get_errno(), "mprotect")
 
     def _place(self, payload: bytes, address: int) -> memoryview:
@@ -53,6 +59,12 @@ class GuardedMemory:
         """The payload so placed that the byte before its first one cannot be read."""
         return self._place(payload, self._start)
 
+    def lent(self, payload: bytes, *, at_the_end: bool) -> int:
+        """The address of the payload with BEHIND more bytes that may be used; what follows or precedes them may not."""
+        start = self._start + self._size - len(payload) - BEHIND if at_the_end else self._start
+        self._place(payload + b"\xa5" * BEHIND, start)
+        return start
+
     def object_before_the_end(self, payload: bytes) -> bytes:
         """The payload as a bytes object whose own NUL is the last byte that can be read. Let go of it at once."""
         image = ctypes.string_at(id(payload), sys.getsizeof(payload))  # as it lies in memory, its references counted
@@ -64,6 +76,35 @@ class GuardedMemory:
 @pytest.fixture(scope="session")
 def guarded() -> GuardedMemory:
     return GuardedMemory()
+
+
+def compiled(folder: Path, name: str) -> ModuleType:
+    """The extension module in tests/`name`, compiled against the package under test."""
+    shutil.copytree(Path(__file__).parent / name, folder, dirs_exist_ok=True)
+    package = str(Path(fastfeed.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": package}
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    (built,) = [*folder.glob(f"{name}*.so"), *folder.glob(f"{name}*.pyd")]
+    spec = importlib.util.spec_from_file_location(name, built)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def races(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return compiled(tmp_path_factory.mktemp("racing"), "races")
+
+
+@pytest.fixture(scope="session")
+def inplace(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return compiled(tmp_path_factory.mktemp("inplace"), "inplace")
 
 
 class Recordings:

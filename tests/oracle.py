@@ -212,6 +212,11 @@ class Sequence:
         self.begun = 0  # the event time at which a new session's numbers began
         self.shared: tuple = ()  # the message judged last whose elements share its number: which, its number, how
 
+    def goes_on(self, event_ns: int) -> None:
+        """A session has got so far; times beyond 2106 are no session's."""
+        if event_ns // 10**9 < 1 << 32:
+            self.begun = max(self.begun, event_ns)
+
     def check(self, seq: int, first: int | None, prev: int | None) -> tuple[str, tuple[int, int] | None]:
         if self.last is None:
             self.last = seq
@@ -496,7 +501,8 @@ class Decoder:
             before = self.rows.get(fields["symbol"], {}).get(f"{message.kind}_event_ns", 0)
             at = fields.get("event_time") or 0
             if before > 0 and max(before, stream.begun) < at - self.SESSION_NS:
-                stream.last, stream.below, stream.begun = None, [], at
+                stream.last, stream.below = None, []
+                stream.goes_on(at)
                 self.counts["resets"] += 1
         shares = message.each is not None and message.seq is not None and steps_of(message.seq)[0] > 0
         if shares and stream.shared[:2] == (serial, number):
@@ -508,7 +514,7 @@ class Decoder:
         if shares:
             stream.shared = serial, number, verdict
         if self.spares(message) and verdict != "duplicate" and fields.get("not_last"):
-            stream.begun = max(stream.begun, fields.get("event_time") or 0)
+            stream.goes_on(fields.get("event_time") or 0)
         if missed:
             self.counts["gaps"] += 1
             if message.rule == "connection":

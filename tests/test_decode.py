@@ -301,6 +301,20 @@ def test_frames_that_come_together_are_read_as_if_alone(kernel, is_read):
     assert one.gaps() == many.gaps()
 
 
+def test_whoever_makes_the_frames_finds_all_of_those_before():
+    decoder = fastfeed.Decoder("binance-usdm")
+    decoder.decode(QUOTE)
+    found = []
+
+    def frames():
+        for _ in range(4):
+            yield QUOTE
+            found.append((decoder.stats()["frames"], decoder.stats()["duplicates"]))
+
+    decoder.decode_many(frames())
+    assert found == [(2, 1), (3, 2), (4, 3), (5, 4)]
+
+
 def test_frames_decoded_in_between_are_of_their_own_time():
     """Whoever makes the frames may decode others meanwhile, by another connection."""
     decoder = fastfeed.Decoder("binance-usdm")

@@ -635,6 +635,13 @@ def test_a_plain_text_that_is_declared_is_control_and_any_other_is_malformed():
     assert r.verdict('{"s":"A","b":1,"a":2}') == "data"
 
 
+def test_a_plain_text_is_control_and_nothing_else_whatever_it_begins_like():
+    r = reader(QUOTE, plain=('[{"s":"A","b":1,"a":2},',))
+    assert r.verdict('[{"s":"A","b":1,"a":2},') == "control"
+    assert r.decoder.stats()["ticks"] == 0
+    assert r.verdict('[{"s":"A","b":1,"a":2}]') == "data"
+
+
 def test_what_is_json_is_never_looked_up_among_the_plain_texts():
     r = reader(QUOTE, plain=("true", '"pong"', "7"))
     for text in ("true", '"pong"', "7"):

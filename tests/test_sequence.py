@@ -263,6 +263,10 @@ def test_a_whole_quote_has_no_value_where_it_leaves_a_number_out():
     assert row() == [1.5, 2, 1.75, 3]
     decoder.decode(b'{"e":"q","s":"X","a":1.25,"A":3,"n":5}')
     assert row() == pytest.approx([math.nan, math.nan, 1.25, 3], nan_ok=True)
+    decoder = fastfeed.Decoder(Schema(Message("quote", each="d", symbol="^.s", bid=1, ask=0, whole=True)))
+    decoder.decode(b'{"s":"X","d":[[1.75,1.5],[null,1.25]]}')
+    decoder.decode(b'{"s":"X","d":[[]]}')
+    assert [float(decoder.prices["X"][name]) for name in ("bid", "ask")] == pytest.approx([math.nan] * 2, nan_ok=True)
     decoder = fastfeed.Decoder(Schema(Message("trade", match={"e": "q"}, symbol="s", price="p", size="q", whole=True)))
     decoder.decode(b'{"e":"q","s":"X","p":1.5,"q":300}')
     decoder.decode(b'{"e":"q","s":"X","p":1.75}')

@@ -3,17 +3,12 @@
 With the interpreter's lock only compiled code races (tests/races); without it everything here does.
 """
 
-import importlib.util
 import math
-import os
-import shutil
 import subprocess
 import sys
 import sysconfig
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -70,27 +65,6 @@ def torn(rows: np.ndarray) -> int:
 
 
 # Compiled threads, no lock ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def races(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """tests/races, compiled against the package under test."""
-    folder = tmp_path_factory.mktemp("racing")
-    shutil.copytree(Path(__file__).parent / "races", folder, dirs_exist_ok=True)
-    package = str(Path(fastfeed.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": package}
-    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    (built,) = [*folder.glob("races*.so"), *folder.glob("races*.pyd")]
-    spec = importlib.util.spec_from_file_location("races", built)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.tree
