@@ -1122,6 +1122,13 @@ cdef enum:
     FRAMES_AHEAD = 8  # about 0.5 us, what memory takes
 
 
+cdef inline uint64_t _ticks(Decoder self):
+    """Ticks ever made, of what waits too: a caller further out may have begun with it."""
+    with cython.critical_section(self.prices):
+        decoder_flush(<decoder*>self._decoder)
+    return (<decoder*>self._decoder).ticks
+
+
 cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text) except -1:
     cdef decoder* d = <decoder*>self._decoder
     cdef Py_buffer view
@@ -1131,7 +1138,7 @@ cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns,
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
-    self._ticks()  # what is no bytes may have a say in its buffer
+    _ticks(self)  # what is no bytes may have a say in its buffer
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     with cython.critical_section(self.prices):
         frame_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
@@ -1190,17 +1197,17 @@ cdef class Decoder:
         `recv_ns`: when it was received (UTC, ns), by default now. `source`: the number of the connection it came by.
         `text`: it came as a TEXT frame, which is JSON whatever the schema's encoding.
         """
-        cdef uint64_t before = self._ticks()
+        cdef uint64_t before = _ticks(self)
         cdef int64_t mono_ns, utc_ns
         self.clock.now(&mono_ns, &utc_ns)
         if recv_ns is not None:
             utc_ns = recv_ns
         _decode(self, payload, utc_ns, mono_ns, source, text)
-        return self._ticks() - before
+        return _ticks(self) - before
 
     def decode_many(self, payloads, recv_ns=None, uint16_t source=0, *, bint text=False):
         """Decode frames that were received together; how many ticks they made. The rest is as for `decode`."""
-        cdef uint64_t made, before = self._ticks()
+        cdef uint64_t made, before = _ticks(self)
         cdef int64_t mono_ns, utc_ns
         cdef Py_ssize_t ahead = FRAMES_AHEAD
         cdef bint at_hand = type(payloads) is list or type(payloads) is tuple
@@ -1213,16 +1220,10 @@ cdef class Decoder:
                 ahead += 1
                 _decode(self, payload, utc_ns, mono_ns, source, text)
                 if not at_hand:
-                    self._ticks()  # whoever makes the next finds all of this one
+                    _ticks(self)  # whoever makes the next finds all of this one
         finally:
-            made = self._ticks() - before
+            made = _ticks(self) - before
         return made
-
-    cdef uint64_t _ticks(self):
-        """Ticks ever made, of what waits too: a caller further out may have begun with it."""
-        with cython.critical_section(self.prices):
-            self.flush()
-        return (<decoder*>self._decoder).ticks
 
     def add_symbol(self, str symbol not None):
         """Give a symbol its row before its first tick; its id.

@@ -42,11 +42,12 @@ cdef inline bint frame_predict(
     cdef ff_fields* f
     if d.n_waiting and (d.recv_ns != recv_ns or d.mono_ns != mono_ns or d.source != source):
         decoder_flush(d)
-    d.recv_ns = recv_ns
-    d.mono_ns = mono_ns
-    d.source = source
+    if not d.n_waiting:
+        slots_reset(&d.slots)
+        d.recv_ns = recv_ns
+        d.mono_ns = mono_ns
+        d.source = source
     f = d.waiting + d.n_waiting
-    slots_reset(&d.slots)
     f.time_text = NULL
     return d.kernel.find(d.layouts, p, end, lead, padded, f) and frame_filled(
         d, &d.program.messages[f.message], f, simd)

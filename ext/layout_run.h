@@ -236,8 +236,11 @@ FF_TARGET FF_INLINE int FF_KERNEL(take)(
     while (FF_UNLIKELY(late)) {
         const int32_t n = (k = (uint32_t)ff_ctz(late), (int32_t)to[k] + 16 - from[k]);
         late &= late - 1;
-        if (n >= 16 && l->quoted[k] && l->action[k] == STEP_TEXT &&
-            FF_KERNEL(text)(base + from[k], base + from[k] + n)) continue;
+        if (n >= 16 && l->quoted[k] && l->action[k] == STEP_TEXT) { /* as an envelope's stream is */
+            const __m128i v = _mm_or_si128(
+                FF_KERNEL(special)(FF_LOAD(from[k]), 16), FF_KERNEL(special)(FF_LOAD(to[k]), 16));
+            if (FF_ZERO(v) && (n <= 32 || FF_KERNEL(text)(base + from[k] + 16, base + to[k]))) continue;
+        }
         if (n < 0 || !layout_take(l->action[k], l->field[k], l->quoted[k], base + from[k], (uint32_t)n, f)) return 0;
     }
     return 1;

@@ -119,7 +119,6 @@ cdef class Decoder:
         bint text,
     ) noexcept nogil
     cdef void flush(self) noexcept nogil
-    cdef uint64_t _ticks(self)
     # The control messages of the frame just decoded, as bytes.
     cdef list controls(self)
     cdef dict _leg_worth(self, int leg)

@@ -8,6 +8,7 @@ from fastfeed._core cimport Decoder
 
 def decode(Decoder decoder not None, size_t address, Py_ssize_t size, Py_ssize_t readable, int64_t recv_ns):
     """How many ticks the frame of `size` bytes made, of which `readable` bytes behind may be read and written."""
-    before = decoder._ticks()
+    before = decoder.stats()["ticks"]
     decoder.frame(<char*>address, size, readable, recv_ns, 1, 0, True)
-    return decoder._ticks() - before
+    decoder.flush()
+    return decoder.stats()["ticks"] - before
