@@ -91,7 +91,7 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    #include "scan.h"
+    #include "order.h"
     /* Frames lie anywhere, each begins with a wait for memory: have the first 256 bytes of the one at `i` on their way.
      * Asks for an address and reads nothing there. Without the interpreter's lock the list could move meanwhile. */
     static inline void ff_expect_frame(PyObject *frames, Py_ssize_t i) {
@@ -99,10 +99,10 @@ cdef extern from *:
         const char *p;
         if (!PyList_CheckExact(frames) || i >= PyList_GET_SIZE(frames)) return;
         p = (const char *)PyList_GET_ITEM(frames, i);
-        ff_expect(p);
-        ff_expect(p + 64);
-        ff_expect(p + 128);
-        ff_expect(p + 192);
+        order_expect(p);
+        order_expect(p + 64);
+        order_expect(p + 128);
+        order_expect(p + 192);
     #else
         (void)frames, (void)i;
     #endif

@@ -12,6 +12,7 @@ from histogram cimport histogram, histogram_record
 from layout cimport FIELD_SEQ, LAYOUT_STEPS, ff_fields, layout_choice, layout_open, layout_set
 from liveness cimport liveness, liveness_expect, liveness_touch
 from msgpack cimport PLAN_CREDIT, msgpack_plans
+from order cimport order_expect
 from ring cimport ring, ring_followed, ring_publish
 from schema cimport ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
@@ -31,9 +32,6 @@ from watch cimport watch, watch_close, watch_commit, watch_connection, watch_end
 
 cdef extern from "math.h" nogil:
     double NAN
-
-cdef extern from "scan.h" nogil:
-    void ff_expect(const void* p)
 
 cdef enum:
     TOGETHER = 16        # messages that wait for memory together
@@ -329,7 +327,7 @@ cdef inline void decoder_ticks(
             for i in range(now):
                 if ids[i] != NO_SYMBOL:
                     m = &d.program.messages[f[i].message]
-                    ff_expect(streams_of(&d.streams, m, ids[i]))
+                    order_expect(streams_of(&d.streams, m, ids[i]))
                     table_expect(d.table, ids[i])
                     liveness_expect(d.liveness, ids[i], m.channel)
         for i in range(now):

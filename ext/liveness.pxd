@@ -9,13 +9,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from order cimport (
-    order_fence, order_get32, order_load64, order_scan32, order_scan64, order_set32, order_set64, order_store64,
+    order_expect, order_fence, order_get32, order_load64, order_scan32, order_scan64, order_set32, order_set64,
+    order_store64,
 )
 
 
 cdef extern from "scan.h" nogil:
     int ff_ctz(uint64_t x)
-    void ff_expect(const void* p)
 
 cdef enum:
     REQUIRED = 0x80000000  # in `wanted`: the set was asked for and does not grow by itself
@@ -58,8 +58,8 @@ cdef inline arrival* liveness_at(const liveness* l, uint32_t symbol_id, uint32_t
 
 cdef inline void liveness_expect(const liveness* l, uint32_t symbol_id, uint32_t channel) noexcept nogil:
     """Have what an arrival reads on its way."""
-    ff_expect(liveness_at(l, symbol_id, channel))
-    ff_expect(&l.wanted[symbol_id])
+    order_expect(liveness_at(l, symbol_id, channel))
+    order_expect(&l.wanted[symbol_id])
 
 
 cdef inline void liveness_touch(

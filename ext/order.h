@@ -29,8 +29,10 @@ ORDER_INLINE void order_store_pointer(void **p, void *v) { order_store64((uint64
 ORDER_INLINE void order_add32(uint32_t *p, uint32_t v) { _InterlockedExchangeAdd((volatile long *)p, (long)v); }
 #define order_fence() _ReadWriteBarrier()
 #define order_full_fence() _mm_mfence()
+#define order_expect(p) ((void)(p))
 #else
 #define ORDER_INLINE static inline
+#define order_expect(p) __builtin_prefetch(p) /* have it on its way from memory; nothing is read there */
 /* Also over doubles and bytes: the cells of a record are copied as the words they are. */
 typedef uint64_t __attribute__((may_alias)) order_word;
 typedef uint32_t __attribute__((may_alias)) order_half;

@@ -26,7 +26,6 @@
 #define FF_UNLIKELY(x) (x)
 #define FF_LIKELY(x) (x)
 #define FF_NOINLINE __declspec(noinline)
-#define ff_expect(p) ((void)(p))
 static __forceinline int ff_ctz(uint64_t x) { unsigned long i; _BitScanForward64(&i, x); return (int)i; }
 static __forceinline uint32_t ff_clz32(uint32_t x) { unsigned long i; _BitScanReverse(&i, x); return 31 - i; }
 static __forceinline int ff_clz(uint64_t x) { unsigned long i; _BitScanReverse64(&i, x); return 63 - (int)i; }
@@ -37,7 +36,6 @@ static __forceinline int ff_clz(uint64_t x) { unsigned long i; _BitScanReverse64
 #define FF_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define FF_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FF_NOINLINE __attribute__((noinline))
-#define ff_expect(p) __builtin_prefetch(p) /* have it on its way; nothing is read there */
 #define ff_ctz(x) __builtin_ctzll(x)
 #define ff_clz(x) __builtin_clzll(x)
 #define ff_clz32(x) (uint32_t)__builtin_clz(x)

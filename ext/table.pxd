@@ -11,17 +11,14 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from order cimport (
-    order_add32, order_count, order_fence, order_full_fence, order_get32, order_get64, order_load32, order_load64,
-    order_put, order_set8, order_set32, order_set64, order_store32, order_store64, order_take,
+    order_add32, order_count, order_expect, order_fence, order_full_fence, order_get32, order_get64, order_load32,
+    order_load64, order_put, order_set8, order_set32, order_set64, order_store32, order_store64, order_take,
 )
 from tick cimport FF_AFTER_GAP, FF_LIVE, FF_NOT_LAST, FF_QUIET, FF_QUOTE, FF_TRADE, SECOND_NS, ff_row, ff_tick
 
 
 cdef extern from "math.h" nogil:
     double NAN
-
-cdef extern from "scan.h" nogil:
-    void ff_expect(const void* p)
 
 cdef struct table_mark:  # the side table of marks, one record per symbol
     double price
@@ -174,9 +171,9 @@ cdef inline void table_quote(
 
 cdef inline void table_expect(const table* t, uint32_t symbol_id) noexcept nogil:
     """Have what a tick of this symbol reads of its row on its way."""
-    ff_expect(&t.rows[symbol_id])
-    ff_expect(<const char*>&t.rows[symbol_id] + 64)
-    ff_expect(&t.logged[symbol_id])
+    order_expect(&t.rows[symbol_id])
+    order_expect(<const char*>&t.rows[symbol_id] + 64)
+    order_expect(&t.logged[symbol_id])
 
 
 cdef inline void table_changed(table* t, uint32_t symbol_id) noexcept nogil:
