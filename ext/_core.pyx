@@ -1122,10 +1122,16 @@ cdef enum:
     FRAMES_AHEAD = 8  # about 0.5 us, what memory takes
 
 
-cdef inline uint64_t _ticks(Decoder self):
-    """Ticks ever made, of what waits too: a caller further out may have begun with it."""
+cdef inline int _flush(Decoder self) except -1:
+    """Make ticks of what waits: before other code may look."""
     with cython.critical_section(self.prices):
         decoder_flush(<decoder*>self._decoder)
+    return 0
+
+
+cdef inline uint64_t _ticks(Decoder self):
+    """Ticks ever made, of what waits too: a caller further out may have begun with it."""
+    _flush(self)
     return (<decoder*>self._decoder).ticks
 
 
@@ -1138,7 +1144,7 @@ cdef inline int _decode(Decoder self, payload, int64_t recv_ns, int64_t mono_ns,
         return 0
     if isinstance(payload, str):
         raise TypeError("decode takes the frame's bytes, not str: pass text.encode()")
-    _ticks(self)  # what is no bytes may have a say in its buffer
+    _flush(self)  # what is no bytes may have a say in its buffer
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     with cython.critical_section(self.prices):
         frame_copied(d, <const char*>view.buf, view.len, recv_ns, mono_ns, source, text)
@@ -1220,7 +1226,7 @@ cdef class Decoder:
                 ahead += 1
                 _decode(self, payload, utc_ns, mono_ns, source, text)
                 if not at_hand:
-                    _ticks(self)  # whoever makes the next finds all of this one
+                    _flush(self)  # whoever makes the next finds all of this one
         finally:
             made = _ticks(self) - before
         return made
