@@ -234,11 +234,14 @@ static inline int layout_hit(layout_set *s, layout *l, uint32_t commas, ff_field
     return 1;
 }
 
+/* Does the literal text of a step stand at p? */
+FF_INLINE int layout_stands(const layout_step *s, const char *p, int simd) {
+    return simd ? (scan_same16(p, s->literal) & s->mask) == s->mask : memcmp(p, s->literal, s->size) == 0;
+}
+
 /* Could an element be of this layout, by its first bytes? */
 FF_INLINE int layout_begins(const layout *l, const char *p, int simd) {
-    const layout_step *s = l->step;
-    if (l->enveloped) return 0;
-    return simd ? (scan_same16(p, s->literal) & s->mask) == s->mask : memcmp(p, s->literal, s->size) == 0;
+    return !l->enveloped && layout_stands(l->step, p, simd);
 }
 
 /* One layout step by step, for kernels without places: what follows it, or NULL. Wants the frame padded. */
@@ -247,7 +250,7 @@ FF_INLINE const char *layout_walk(const layout *l, const char *p, ff_fields *f, 
     f->keyed = 0;
     for (; s < last; s++) {
         const char *q;
-        if (simd ? (scan_same16(p, s->literal) & s->mask) != s->mask : memcmp(p, s->literal, s->size) != 0) return NULL;
+        if (!layout_stands(s, p, simd)) return NULL;
         p += s->size;
         if (s->action == STEP_LITERAL) continue;
         q = scan_until(p, (char)s->stop[0], simd);
@@ -278,6 +281,7 @@ static int layout_find_scalar(
     return layout_find(s, p, end, padded, f, 0);
 }
 
+/* A layout_element_kernel for those without places. */
 FF_INLINE const char *layout_element(layout_set *s, const char *p, ff_fields *f, int simd) {
     for (uint32_t i = 0; i <= s->count; i++) { /* the latest right one first */
         layout *l = i ? s->known + i - 1 : s->element;

@@ -404,6 +404,7 @@ FF_TARGET static int FF_KERNEL(find)(
         return layout_hit(s, l, (uint32_t)commas, f);
     return FF_KERNEL(others)(s, commas, p, end, lead, padded, table, place, f);
 }
+
 /* The commas of the array from the element at p on: LAYOUT_AHEAD or more, unless the frame ends or 32,000 bytes do. What
  * is in front of the element stands for one, and so does the frame's last byte. */
 FF_TARGET FF_NOINLINE static void FF_KERNEL(look_ahead)(layout_array *a, const char *p) {
@@ -457,6 +458,7 @@ FF_TARGET static inline int FF_KERNEL(run_element)(
     return FF_KERNEL(run)(l, a->base, end, table, place, f);
 }
 
+/* A layout_element_kernel: where an element of a layout would end is told by how many commas that has. */
 FF_TARGET static const char *FF_KERNEL(element)(layout_set *s, const char *p, ff_fields *f) {
     layout_array *a = &s->array;
     uint32_t i;
