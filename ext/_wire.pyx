@@ -258,7 +258,7 @@ cdef class Wire(WSListener):
         if verdict == VERDICT_MALFORMED:
             if text:
                 self._check_text(payload, size)
-        elif verdict != 0:
+        elif self._decoder.spoke():
             self._tell_controls()
         return 0
 

@@ -436,7 +436,6 @@ cdef inline int binary_straight(
     bound.event_ns = 0
     bound.count = 0
     bound.wrong = bound.missed = False
-    f.time_text = NULL
     f.present = record.present
     rest[0] = binary_parts(j, r, record.first_part, record.parts, p, block, end, bound, simd)
     if rest[0] == NULL:

@@ -16,7 +16,7 @@ from order cimport order_expect
 from ring cimport ring, ring_followed, ring_publish
 from schema cimport ENCODING_MSGPACK, program, schema_message
 from sequence cimport DUPLICATE, GAP, IN_ORDER, SEQUENCE_CONNECTION, SEQUENCE_RISING, sequence, sequence_rises
-from slots cimport slot, slots, slots_close
+from slots cimport slot, slots, slots_awaited, slots_close, slots_grow, slots_wait
 from streams cimport (
     numbers, streams, streams_at, streams_check, streams_close, streams_forget, streams_goes_on, streams_is_behind,
     streams_is_late, streams_numbers, streams_of, streams_open,
@@ -50,9 +50,8 @@ cdef struct decoder:
     watch watch
     layout_set* layouts
     void* layout_memory       # what `layouts` was cut from, at a cache line
-    ff_fields waiting[16]     # predicted, not yet ticks: see decoder_wait
-    uint32_t n_waiting
-    int64_t recv_ns           # all of them came then, by the same connection
+    uint32_t n_parsed         # so many of the messages that wait were not predicted
+    int64_t recv_ns           # all that wait came then, by the same connection
     int64_t mono_ns
     uint16_t source
     int32_t credit            # below zero, prediction rests for as many frames
@@ -76,7 +75,7 @@ cdef struct decoder:
     # hotter still
     int (*batch)(decoder* d, const char* p, const char* end, uint32_t lead) noexcept nogil
     void (*count)(decoder* d, const ff_fields* f, int64_t recv_ns, uint16_t source) noexcept nogil
-    void (*end_shared)(decoder* d, int64_t recv_ns, int64_t mono_ns) noexcept nogil
+    void (*end_shared)(decoder* d, const ff_fields* f, uint32_t n, int64_t recv_ns, int64_t mono_ns) noexcept nogil
     layout_choice kernel
     bint simd                 # the parser's kernel: false for the scalar one
 
@@ -106,7 +105,10 @@ cdef inline bint decoder_open(decoder* d, const program* p, symbols* s, table* t
         if d.plans == NULL:
             return False
         d.plans.credit = PLAN_CREDIT
-    return streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL and d.layouts != NULL
+    return (
+        streams_open(&d.streams, s.limit, p.n_streams) and d.trace != NULL and d.layouts != NULL
+        and slots_grow(&d.slots, <void**>&d.slots.fields, &d.slots.max_fields, TOGETHER, sizeof(ff_fields))
+    )
 
 
 cdef inline void decoder_close(decoder* d) noexcept nogil:
@@ -127,6 +129,13 @@ cdef inline const uint64_t* decoder_key(const ff_fields* f, uint64_t* room) noex
     return room
 
 
+cdef inline const char* decoder_text(const ff_fields* f) noexcept nogil:
+    """The text of the message's symbol, as long as the message itself where it fits its key: the frame may be gone."""
+    if f.keyed and f.symbol_size <= sizeof(f.key):
+        return <const char*>f.key + sizeof(f.key) - f.symbol_size
+    return f.symbol
+
+
 cdef inline uint32_t decoder_symbol(decoder* d, const ff_fields* f) noexcept nogil:
     """The symbol's id, its row begun if it is new.
 
@@ -134,11 +143,12 @@ cdef inline uint32_t decoder_symbol(decoder* d, const ff_fields* f) noexcept nog
     """
     cdef uint32_t known = d.symbols.count
     cdef uint64_t room[2]
-    cdef uint32_t symbol_id = symbols_intern(d.symbols, decoder_key(f, room), f.symbol, f.symbol_size)
+    cdef const char* text = decoder_text(f)
+    cdef uint32_t symbol_id = symbols_intern(d.symbols, decoder_key(f, room), text, f.symbol_size)
     if symbol_id == NO_SYMBOL:
         d.refused += 1
         d.refused_size = f.symbol_size if f.symbol_size < REFUSED_BYTES else REFUSED_BYTES
-        memcpy(d.refused_name, f.symbol, d.refused_size)
+        memcpy(d.refused_name, text, d.refused_size)
     elif d.symbols.count != known:
         table_add(d.table, symbol_id)
     return symbol_id
@@ -344,40 +354,40 @@ cdef inline void decoder_ticks(
 
 cdef inline void decoder_flush(decoder* d) noexcept nogil:
     """Count the frames whose messages wait, and make ticks of these: before anything else does, or anybody looks."""
-    cdef uint32_t n = d.n_waiting
+    cdef uint32_t n = d.slots.n_waiting
     if n:
-        d.n_waiting = 0
-        d.credit = CREDIT
+        if d.n_parsed < n:
+            d.credit = CREDIT
         d.frames += n
-        d.predicted += n
+        d.predicted += n - d.n_parsed
+        d.n_parsed = 0
         d.data += n
         d.messages += n
-        decoder_ticks(d, d.waiting, n, d.recv_ns, d.mono_ns, d.source)
+        decoder_ticks(d, slots_awaited(&d.slots), n, d.recv_ns, d.mono_ns, d.source)
 
 
 cdef inline void decoder_wait(decoder* d) noexcept nogil:
-    """The message just predicted waits for those behind it in the same read, until the places are full.
+    """The message of the frame just read waits for those behind it in the same read, until the places are full.
 
     One whose symbol is in its frame only (it is too long for a key) does not wait, nor do those before it.
     """
-    cdef ff_fields* f = d.waiting + d.n_waiting
+    cdef const ff_fields* f = d.slots.fields
     d.slots.n_controls = 0
-    d.n_waiting += 1
-    if f.keyed and f.symbol_size <= sizeof(f.key) and d.n_waiting < TOGETHER:
-        f.symbol = <const char*>f.key + sizeof(f.key) - f.symbol_size
-    else:
+    slots_wait(&d.slots)
+    if not f.keyed or f.symbol_size > sizeof(f.key) or d.slots.n_waiting == TOGETHER:
         decoder_flush(d)
 
 
-cdef inline void decoder_end_shared(decoder* d, int64_t recv_ns, int64_t mono_ns) noexcept nogil:
+cdef inline void decoder_end_shared(
+    decoder* d, const ff_fields* f, uint32_t n, int64_t recv_ns, int64_t mono_ns
+) noexcept nogil:
     """The frame's messages whose elements share a number are complete."""
-    cdef const ff_fields* f
     cdef const schema_message* m
-    cdef uint32_t i, symbol_id
-    for i in range(d.slots.n_fields):
-        f = d.slots.fields + i
+    cdef uint32_t _i, symbol_id
+    for _i in range(n):
         m = &d.program.messages[f.message]
         if m.shares and not f.counts:
             symbol_id = symbols_find(d.symbols, f.symbol, f.symbol_size)
             if symbol_id != NO_SYMBOL:
                 watch_end_shared(&d.watch, m, symbol_id, recv_ns, mono_ns)
+        f += 1

@@ -4,53 +4,52 @@ No Python, no clock: the caller says when. Every frame is counted in exactly one
 What its messages come to is `decoder`'s.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from binary cimport binary_frame
 from decoder cimport CREDIT, decoder, decoder_flush, decoder_ticks, decoder_wait
 from json cimport json_element, json_fail, json_frame, json_learn, json_next
-from layout cimport FIELD_SEQ, FIELD_TIME, LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep
-from message cimport message_finish, message_open
+from layout cimport LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep
+from message cimport message_filled, message_open
 from msgpack cimport msgpack_frame
+from order cimport order_expect
 from scan cimport FF_PADDING, scan_space
-from schema cimport ENCODING_BINARY, ENCODING_JSON, schema_message
+from schema cimport ENCODING_BINARY, ENCODING_JSON
 from slots cimport CONTROL, DATA, MALFORMED, UNKNOWN, slots, slots_begin, slots_control, slots_reset
 
 
-cdef inline bint frame_filled(decoder* d, const schema_message* m, ff_fields* f, bint simd) noexcept nogil:
-    """What message_finish does, for fields that a layout filled; in a straight line for a plain message."""
-    if not m.plain or f.time_text != NULL or f.symbol_size == 0:
-        return message_finish(&d.slots, m, f, simd)
-    f.event_ns = 0
-    if f.present & (1 << FIELD_TIME):
-        if <uint64_t>f.integer[FIELD_TIME - FIELD_SEQ] > <uint64_t>m.time_most:
-            return False
-        f.event_ns = f.integer[FIELD_TIME - FIELD_SEQ] * m.time_scale
-    return True
+cdef inline void frame_begin(decoder* d, int64_t recv_ns, int64_t mono_ns, uint16_t source) noexcept nogil:
+    """Messages of frames that came otherwise wait no longer."""
+    if d.slots.n_waiting:
+        if d.recv_ns == recv_ns and d.mono_ns == mono_ns and d.source == source:
+            return
+        decoder_flush(d)
+    slots_reset(&d.slots)
+    d.recv_ns = recv_ns
+    d.mono_ns = mono_ns
+    d.source = source
+
+
+cdef inline bint frame_glance(decoder* d, const char* p, const char* end, bint padded, bint simd) noexcept nogil:
+    """Is the frame of the likely layout? What it says is behind those that wait then. Reads nothing around it."""
+    cdef ff_fields* f = d.slots.fields
+    f.time_text = NULL
+    f.counts = False
+    return d.kernel.glance != NULL and d.kernel.glance(d.layouts, p, end, padded, f) and message_filled(
+        &d.slots, &d.program.messages[f.message], f, simd)
 
 
 cdef inline bint frame_predict(
-    decoder* d, const char* p, const char* end, uint32_t lead, bint padded, int64_t recv_ns, int64_t mono_ns,
-    uint16_t source, bint simd,
+    decoder* d, const char* p, const char* end, uint32_t lead, bint padded, bint simd
 ) noexcept nogil:
-    """Is the frame's layout remembered? What it says is behind those that wait then.
-
-    `lead`, `padded`: see layout_kernel.
-    """
-    cdef ff_fields* f
-    if d.n_waiting and (d.recv_ns != recv_ns or d.mono_ns != mono_ns or d.source != source):
-        decoder_flush(d)
-    if not d.n_waiting:
-        slots_reset(&d.slots)
-        d.recv_ns = recv_ns
-        d.mono_ns = mono_ns
-        d.source = source
-    f = d.waiting + d.n_waiting
-    f.time_text = NULL
-    return d.kernel.find(d.layouts, p, end, lead, padded, f) and frame_filled(
-        d, &d.program.messages[f.message], f, simd)
+    """The same of any layout that is remembered. `lead`, `padded`: see layout_kernel."""
+    cdef ff_fields* f = d.slots.fields
+    return frame_glance(d, p, end, padded, simd) or (
+        d.kernel.find(d.layouts, p, end, lead, padded, f)
+        and message_filled(&d.slots, &d.program.messages[f.message], f, simd)
+    )
 
 
 cdef inline const char* frame_predict_element(decoder* d, const char* p, bint simd) noexcept nogil:
@@ -60,9 +59,8 @@ cdef inline const char* frame_predict_element(decoder* d, const char* p, bint si
     cdef const char* q
     if f == NULL:
         return NULL
-    f.time_text = NULL
     q = d.kernel.element(d.layouts, p, f)
-    if q == NULL or not frame_filled(d, &d.program.messages[f.message], f, simd):
+    if q == NULL or not message_filled(j, &d.program.messages[f.message], f, simd):
         return NULL
     j.messages += 1
     f.ordinal = j.messages
@@ -153,11 +151,9 @@ cdef inline int frame_as(
     """
     cdef bint is_batch = p[0] == b"[" and not d.program.positional
     cdef int verdict
-    if d.credit >= 0 and not is_batch and frame_predict(
-            d, p, end, lead, True, recv_ns, mono_ns, source, simd):
+    if d.credit >= 0 and not is_batch and frame_predict(d, p, end, lead, True, simd):
         decoder_wait(d)
         return DATA
-    d.frames += 1
     if is_batch:
         verdict = d.batch(d, p, end, lead)
     else:
@@ -188,7 +184,6 @@ cdef inline int frame_other(
 ) noexcept nogil:
     """One padded frame that is not text, in the encoding of the schema; its verdict."""
     cdef int verdict
-    d.frames += 1
     if d.program.encoding == ENCODING_BINARY:
         verdict = binary_frame(&d.slots, p, end, d.simd)
     else:
@@ -196,11 +191,26 @@ cdef inline int frame_other(
     return frame_settle(d, verdict, recv_ns, mono_ns, source)
 
 
+cdef inline bint frame_is_one(const decoder* d, int verdict) noexcept nogil:
+    """Is all that the frame came to one plain quote?"""
+    cdef const slots* j = &d.slots
+    return (
+        verdict == DATA and j.n_fields == 1 and j.messages == 1 and not j.n_controls and not j.fields.counts
+        and d.program.messages[j.fields.message].straight
+    )
+
+
 cdef inline int frame_settle(
     decoder* d, int verdict, int64_t recv_ns, int64_t mono_ns, uint16_t source
 ) noexcept nogil:
-    """Count a frame that was parsed and make ticks of what it holds; its verdict."""
+    """Count a frame that was parsed and make ticks of what it holds, at once or with those behind it; its verdict."""
+    cdef const ff_fields* f = d.slots.fields
+    if frame_is_one(d, verdict):
+        d.n_parsed += 1
+        decoder_wait(d)
+        return DATA
     decoder_flush(d)
+    d.frames += 1
     if verdict == MALFORMED:
         d.slots.n_controls = 0
         d.malformed += 1
@@ -214,9 +224,9 @@ cdef inline int frame_settle(
     else:
         d.unknown += 1
     if d.slots.n_fields:
-        decoder_ticks(d, d.slots.fields, d.slots.n_fields, recv_ns, mono_ns, source)
+        decoder_ticks(d, f, d.slots.n_fields, recv_ns, mono_ns, source)
     if d.watch.on:
-        d.end_shared(d, recv_ns, mono_ns)
+        d.end_shared(d, f, d.slots.n_fields, recv_ns, mono_ns)
     return verdict
 
 
@@ -225,6 +235,7 @@ cdef inline int frame_read(
     bint text
 ) noexcept nogil:
     """The parser and its kernel are chosen here, once per frame. `text`: it is JSON, whatever the schema's encoding."""
+    frame_begin(d, recv_ns, mono_ns, source)
     if d.program.encoding != ENCODING_JSON and not text:
         return frame_other(d, p, end, recv_ns, mono_ns, source)
     if d.simd:
@@ -233,16 +244,27 @@ cdef inline int frame_read(
 
 
 cdef inline int frame_in_place(
-    decoder* d, char* p, size_t size, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
+    decoder* d, char* p, size_t size, size_t readable, int64_t recv_ns, int64_t mono_ns, uint16_t source, bint text
 ) noexcept nogil:
-    """A frame with FF_PADDING readable bytes behind it, the first of them writable: it is lent to the NUL meanwhile.
+    """A frame in a buffer, where `readable` bytes behind it may be read and written meanwhile, and none in front of it.
 
-    Nothing need be readable in front of it; where a layout wants that, the frame is copied unless it is long.
+    Usually a glance is enough. Else the byte behind it is lent to the NUL, or the frame is copied: where less than
+    FF_PADDING is readable, and where a layout wants to read in front of it, unless it is long.
     """
-    cdef char behind = p[size]
+    cdef char behind
     cdef int verdict
-    if d.layouts.early and d.kernel.in_place and size <= LAYOUT_LONGEST:
+    order_expect(p + size + 64)  # the next one, most likely
+    order_expect(p + size + 128)
+    order_expect(p + size + 192)
+    order_expect(p + size + 256)
+    if d.credit >= 0 and (text or d.program.encoding == ENCODING_JSON):
+        frame_begin(d, recv_ns, mono_ns, source)
+        if frame_glance(d, p, p + size, False, True):
+            decoder_wait(d)
+            return DATA
+    if readable < FF_PADDING or (d.layouts.early and d.kernel.in_place and size <= LAYOUT_LONGEST):
         return frame_copied(d, p, size, recv_ns, mono_ns, source, text)
+    behind = p[size]
     p[size] = 0
     verdict = frame_read(d, p, p + size, 0, recv_ns, mono_ns, source, text)
     p[size] = behind
@@ -258,7 +280,8 @@ cdef inline int frame_led(
     """
     cdef bint is_json = text or d.program.encoding == ENCODING_JSON
     if d.credit >= 0 and is_json and p[0] != b"[" and size >= FF_PADDING and d.kernel.in_place:
-        if frame_predict(d, p, p + size, LAYOUT_LEAD, False, recv_ns, mono_ns, source, True):
+        frame_begin(d, recv_ns, mono_ns, source)
+        if frame_predict(d, p, p + size, LAYOUT_LEAD, False, True):
             decoder_wait(d)
             return DATA
     return frame_copied(d, p, size, recv_ns, mono_ns, source, text)

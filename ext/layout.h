@@ -78,8 +78,38 @@ typedef struct layout_member {
     uint16_t exact;                 /* 0xFFFF: all literal */
 } layout_member;
 
-/* A layout in two forms: as steps, to be walked, and by places, where nothing waits for what is before it. A flat
- * object has a third: its members in any order, told apart by a hash of their first four bytes. */
+/* Sixty-four bytes of literal text, and where each is: so many bytes from its nth comma. */
+typedef struct layout_bytes {
+    FF_LINE uint8_t comma[64], bytes[64], text[64];
+    uint64_t mask;                    /* which of them there are */
+} layout_bytes;
+
+/* Four vectors, each of the sixteen bytes that end where a value does, or where its last sixteen begin. All is said for
+ * each byte. */
+typedef struct layout_lanes {
+    FF_LINE uint8_t from[64], to[64]; /* the commas by which its value begins and ends */
+    uint8_t bytes[64];                /* it is so many from the latter */
+    uint8_t size[64];                 /* the value has so many more than lie between the two */
+    uint8_t behind[64];               /* it is of the value if that has more than so many */
+    uint8_t limit[64];                /* that may have so many */
+    uint64_t ends, whole;             /* the last bit of each number; all bits of those that may have no point */
+    uint8_t field;                    /* of the four numbers: 0, 4, FIELD_SEQ; FIELD_SYMBOL: one is first; else FIELD_COUNT */
+    uint8_t used, truths, side;       /* a bit per vector: it is anything, a boolean, the side */
+} layout_lanes;
+
+enum { WIDE_LITERALS = 4, WIDE_NUMBERS = 8, WIDE_TEXTS = 2, WIDE_REACH = 100 };
+
+/* A layout for frames that lie in registers: see layout_wide.h. */
+typedef struct layout_wide {
+    int32_t longest;                  /* frame, whose every place fits a byte; 0: none */
+    uint32_t literals, numbers, texts;
+    uint64_t late;                    /* values that are left to layout_take */
+    layout_bytes literal[WIDE_LITERALS];
+    layout_lanes number[WIDE_NUMBERS], text[WIDE_TEXTS];
+} layout_wide;
+
+/* A layout in its forms: as steps, to be walked; by places, where nothing waits for what is before it; for frames that
+ * lie in registers; and, for a flat object, its members in any order, told apart by a hash of their first four bytes. */
 typedef struct layout {
     layout_step step[LAYOUT_STEPS];
     uint32_t steps;
@@ -107,6 +137,7 @@ typedef struct layout {
     uint32_t multiplier;
     layout_member member[LAYOUT_MEMBERS];
     FF_LINE struct { uint8_t literal[16], mask[16]; } text[LAYOUT_VALUES]; /* right aligned; four at a time */
+    layout_wide wide;
 } layout;
 
 /* Exactly the n bytes at p as the inside of a string without escapes. */
@@ -170,6 +201,7 @@ typedef struct layout_set {
     uint32_t hand;                        /* where the next one goes that has not been `used` since it was there */
     uint32_t strangers;                   /* what layout_wanted goes by */
     uint32_t early;                       /* some of them have been early */
+    int32_t widest;                       /* the longest frame that lies in registers for some of them */
     layout *element;                      /* the latest right one for an element, or NULL */
     layout *likely[LAYOUT_COMMAS + 1];    /* by commas of the frame: the latest right one, or NULL */
     layout_array array;
@@ -194,6 +226,7 @@ static inline int layout_wanted(layout_set *s) {
 /* The draft is right: remember it. */
 static void layout_keep(layout_set *s) {
     s->early |= s->draft.early;
+    if (s->widest < s->draft.wide.longest) s->widest = s->draft.wide.longest;
     if (s->count < LAYOUTS) {
         s->known[s->count++] = s->draft;
         return;
@@ -209,6 +242,10 @@ static void layout_keep(layout_set *s) {
  * NUL. `lead`: how many bytes in front of p may be read; `padded`: FF_PADDING bytes from `end` on may be read, else
  * none behind the NUL. A frame shorter than FF_PADDING must be padded. */
 typedef int (*layout_kernel)(layout_set *s, const char *p, const char *end, uint32_t lead, int padded, ff_fields *f);
+
+/* Is the text of the layout that texts with as many commas had last? Its values in f then; else 0, f worthless. Nothing
+ * around it is read, nor need a NUL follow. */
+typedef int (*layout_glance)(layout_set *s, const char *p, const char *end, int padded, ff_fields *f);
 
 /* Is the element of an array at p of a layout remembered? Its end then, its values in f; else NULL, f worthless. The
  * frame is padded, and layout_begin was called for it. */
@@ -340,203 +377,7 @@ static void layout_prepare(void) {
         }
 }
 
-typedef struct layout_span {
-    uint8_t action, field, quoted, from_comma, to_comma, step;
-    int16_t from_bytes, to_bytes;
-} layout_span;
-
-static int layout_put(layout *l, uint32_t i, const layout_span *v) {
-    if (i >= LAYOUT_VALUES) return 0;
-    l->from.comma[i] = v->from_comma;
-    l->from.bytes[i] = v->from_bytes;
-    l->to.comma[i] = v->to_comma;
-    l->to.bytes[i] = (int16_t)(v->to_bytes - 16);
-    l->action[i] = v->action;
-    l->field[i] = v->field;
-    l->quoted[i] = v->quoted;
-    l->step_of[i] = v->step;
-    if (v->action == STEP_PRICE || v->action == STEP_INTEGER || v->action == STEP_NUMBER) l->longest[i] = 15;
-    else if (v->quoted) l->longest[i] = 16;
-    else l->late |= 1ull << i;
-    return 1;
-}
-
-static void layout_loosen(layout *l);
-
-/* Derive the form by places from the steps. A frame that has more of anything than there is room for does without. */
-static void layout_arrange(layout *l) {
-    static const uint8_t ORDER[] = {STEP_PRICE, STEP_INTEGER, STEP_NUMBER, STEP_TEXT, STEP_BOOL};
-    layout_span found[LAYOUT_STEPS], *v = found;
-    char text[16 * LAYOUT_STEPS];
-    uint32_t i, k, size = 0, values = 0, comma = 0, spans = 0;
-    uint32_t so_far = 0; /* bytes of the frame it is learned from */
-    uint8_t *counts[] = {&l->prices, &l->integers, &l->numbers, &l->texts, &l->truths};
-    l->commas = 255;
-    l->checks = l->early = l->marked = l->members = 0;
-    memset(&l->check, 0, sizeof l->check);
-    memset(&l->from, 0, sizeof l->from);
-    memset(&l->to, 0, sizeof l->to);
-    memset(l->longest, 0xFF, sizeof l->longest);
-    l->late = 0;
-    for (i = 0; i < l->steps; i++) {
-        const layout_step *s = &l->step[i];
-        int is_last = i + 1 == l->steps;
-        uint32_t at;
-        int16_t bytes;
-        memcpy(text + size, s->literal, s->size);
-        size += s->size;
-        if (s->action == STEP_LITERAL && !is_last) continue;
-        /* one whole literal: it ends the value before it and begins the next */
-        for (k = 0; k < size && text[k] != ','; k++) {}
-        if (values) {
-            if (k == size && !is_last) return; /* JSON has a comma between any two values */
-            found[values - 1].to_comma = (uint8_t)(comma + 1);
-            found[values - 1].to_bytes = (int16_t)-(int)k;
-        }
-        bytes = (int16_t)size;
-        for (k = 0; k < size; k++)
-            if (text[k] == ',') {
-                comma++;
-                bytes = (int16_t)(size - k);
-            }
-        if (comma > LAYOUT_COMMAS) return;
-        at = comma + (uint32_t)is_last;
-        if (is_last) bytes = 0;
-        if (!values) { /* the first begins where the frame does */
-            at = 0;
-            bytes = (int16_t)size;
-        }
-        so_far += size;
-        for (k = 0; k < size; k += 16) {
-            uint32_t end = size - k < 16 ? size : k + 16, m = end < 16 ? end : 16;
-            uint32_t skip = so_far < 16 && !values ? 0 : 16 - m; /* nothing in front of the frame: to the left */
-            if (l->checks == LAYOUT_VALUES) return;
-            memset(&l->text[l->checks], 0, sizeof l->text[0]);
-            memcpy(l->text[l->checks].literal + skip, text + end - m, m);
-            memset(l->text[l->checks].mask + skip, 0xFF, m);
-            l->check.comma[l->checks] = (uint8_t)at;
-            l->check.bytes[l->checks] = (int16_t)(bytes - (int)(size - end) - (int)(skip + m));
-            l->early |= so_far - (size - end) < skip + m;
-            l->checks++;
-        }
-        if (is_last) break;
-        v = &found[values++];
-        v->step = (uint8_t)i;
-        v->from_comma = (uint8_t)at;
-        v->from_bytes = bytes;
-        v->action = s->action;
-        v->field = s->field;
-        v->quoted = s->stop[0] == '"';
-        so_far += s->length;
-        l->early |= so_far < 16;
-        size = 0;
-    }
-    for (i = 1; i < values; i++) /* prices in the order of their fields: neighbours are stored together */
-        for (k = i; k > 0 && found[k - 1].field > found[k].field; k--) {
-            layout_span swap = found[k];
-            found[k] = found[k - 1];
-            found[k - 1] = swap;
-        }
-    for (k = 0; k < sizeof ORDER; k++) {
-        *counts[k] = 0;
-        for (i = 0; i < values; i++) {
-            layout_span *now = &found[i];
-            int is_marked = now->action == STEP_TIME_TEXT || now->action == STEP_SIDE_TEXT;
-            if ((is_marked || now->action == STEP_SYMBOL ? STEP_TEXT : now->action) != ORDER[k]) continue;
-            if (now->action == STEP_SYMBOL) l->symbol = (uint8_t)spans;
-            l->marked |= is_marked;
-            v = now;
-            if (!layout_put(l, spans++, v)) return;
-            ++*counts[k];
-        }
-        /* the last of an odd number is done twice, so that two at a time are */
-        if (k < 2 && *counts[k] % 2) {
-            if (!layout_put(l, spans++, v)) return;
-            ++*counts[k];
-        }
-    }
-    for (; l->checks % 4; l->checks++) memset(&l->text[l->checks], 0, sizeof l->text[0]);
-    l->values = (uint8_t)spans;
-    if (l->prices <= FIELD_NUMBERS && l->integers <= 4) {
-        l->commas = (uint8_t)comma;
-        layout_loosen(l);
-    }
-}
-
-/* Find the multiplier that gives every member its own place in `which`. */
-static int layout_tell_apart(layout *l) {
-    uint32_t first[LAYOUT_MEMBERS], multiplier = 0x9E3779B1u;
-    for (uint32_t i = 0; i < l->members; i++) memcpy(&first[i], l->member[i].literal, 4);
-    for (int tries = 0; tries < 1000; tries++, multiplier = multiplier * 1664525u + 1013904223u) {
-        uint32_t taken = 0, i;
-        for (i = 0; i < l->members; i++) {
-            const uint32_t at = first[i] * (multiplier | 1) >> 27;
-            if (taken >> at & 1) break;
-            taken |= 1u << at;
-            l->which[at] = (uint8_t)i;
-        }
-        if (i == l->members) {
-            l->multiplier = multiplier | 1;
-            return 1;
-        }
-    }
-    return 0;
-}
-
-/* Derive the third form: cut the frame at its commas. Only whole members (`"key":` and a value, no container inside)
- * may change places. */
-static void layout_loosen(layout *l) {
-    uint8_t text[16];
-    uint32_t size = 0, quotes = 0, value = LAYOUT_STEPS, members = 0;
-    int colon = 0;
-    l->members = 0;
-    memset(l->which, 0, sizeof l->which);
-    for (uint32_t i = 0; i < l->steps; i++) {
-        const layout_step *s = &l->step[i];
-        for (uint32_t k = 0; k < s->size; k++) {
-            const uint8_t c = s->literal[k];
-            const int is_last = i + 1 == l->steps && k + 1 == s->size;
-            if (i == 0 && k == 0) {
-                if (c != '{') return;
-                continue;
-            }
-            if (c == ',' || is_last) {
-                layout_member *m = &l->member[members];
-                if (is_last && c != '}') return;
-                if (members == LAYOUT_MEMBERS || !colon || quotes % 2 || size < 4) return;
-                memset(m, 0, sizeof *m);
-                m->exact = value == LAYOUT_STEPS ? 0xFFFF : 0;
-                m->quote = !m->exact && quotes == 4 ? '"' : 0;
-                m->size = (uint8_t)size;
-                m->value = m->again = LAYOUT_VALUES - 1;
-                memcpy(m->literal, text, size);
-                memset(m->mask, 0xFF, size);
-                for (uint32_t v = 0; v < l->values; v++)
-                    if (!m->exact && l->step_of[v] == value) {
-                        if (m->value == LAYOUT_VALUES - 1) m->value = (uint8_t)v;
-                        else m->again = (uint8_t)v;
-                    }
-                members++;
-                size = quotes = 0;
-                colon = 0;
-                value = LAYOUT_STEPS;
-                continue;
-            }
-            if (c == '{' || c == '}' || c == '[' || c == ']' || (size == 0 && c != '"')) return;
-            quotes += c == '"';
-            colon |= c == ':' && quotes == 2;
-            if (value != LAYOUT_STEPS) {
-                if (c != '"' || quotes != 4) return; /* behind a value there is nothing but its quote */
-            } else {
-                if (size == 16) return;
-                text[size++] = c;
-            }
-        }
-        if (s->action != STEP_LITERAL) value = i;
-    }
-    l->members = (uint8_t)members;
-    if (l->values >= LAYOUT_VALUES || !layout_tell_apart(l)) l->members = 0;
-}
+#include "layout_forms.h"
 
 /* The places of a layout that has too many for one vector of them. */
 static void layout_locate(const layout_places *want, uint32_t n, const uint16_t *place, uint16_t *out) {
@@ -557,10 +398,10 @@ static void layout_locate(const layout_places *want, uint32_t n, const uint16_t 
 #include "layout_run.h"
 #undef FF_KERNEL
 #undef FF_TARGET
-#include <immintrin.h>
+#include "layout_wide.h"
 #define FF_AVX512 1
 #define FF_KERNEL(name) layout_##name##_avx512
-#define FF_TARGET __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vbmi2,bmi,lzcnt,popcnt")))
+#define FF_TARGET FF_WIDE
 #include "layout_run.h"
 #undef FF_KERNEL
 #undef FF_TARGET
@@ -586,9 +427,10 @@ static const char *layout_element_neon(layout_set *s, const char *p, ff_fields *
 /* The kernels this build and machine have, best first, ended by NULL. */
 typedef struct layout_choice {
     const char *name;
+    layout_glance glance; /* to be tried first; NULL: there is none */
     layout_kernel find;
     layout_element_kernel element;
-    int in_place; /* it takes frames that are not padded */
+    int in_place;         /* `find` takes frames that are not padded */
 } layout_choice;
 
 static const layout_choice *layout_kernels(void) {
@@ -597,18 +439,17 @@ static const layout_choice *layout_kernels(void) {
     if (found[0].name) return found;
     layout_prepare();
 #if defined(FF_HAS_SSE2) && defined(__GNUC__)
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vbmi2"))
-        *next++ = (layout_choice){"avx512", layout_find_avx512, layout_element_avx512, 1};
+    if (wide_prepare())
+        *next++ = (layout_choice){"avx512", wide_glance, layout_find_avx512, layout_element_avx512, 1};
     if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"))
-        *next++ = (layout_choice){"sse4", layout_find_sse4, layout_element_sse4, 1};
+        *next++ = (layout_choice){"sse4", NULL, layout_find_sse4, layout_element_sse4, 1};
 #endif
 #if defined(FF_HAS_SSE2)
-    *next++ = (layout_choice){"sse2", layout_find_sse2, layout_element_sse2, 1};
+    *next++ = (layout_choice){"sse2", NULL, layout_find_sse2, layout_element_sse2, 1};
 #elif defined(FF_HAS_NEON)
-    *next++ = (layout_choice){"neon", layout_find_neon, layout_element_neon, 0};
+    *next++ = (layout_choice){"neon", NULL, layout_find_neon, layout_element_neon, 0};
 #endif
-    *next = (layout_choice){"scalar", layout_find_scalar, layout_element_scalar, 0};
+    *next = (layout_choice){"scalar", NULL, layout_find_scalar, layout_element_scalar, 0};
     return found;
 }
 

@@ -55,9 +55,12 @@ cdef extern from "layout.h" nogil:
         layout draft
     ctypedef int (*layout_kernel)(
         layout_set* s, const char* p, const char* end, uint32_t lead, bint padded, ff_fields* f) noexcept nogil
+    ctypedef int (*layout_glance)(
+        layout_set* s, const char* p, const char* end, bint padded, ff_fields* f) noexcept nogil
     ctypedef const char* (*layout_element_kernel)(layout_set* s, const char* p, ff_fields* f) noexcept nogil
     ctypedef struct layout_choice:
         const char* name
+        layout_glance glance
         layout_kernel find
         layout_element_kernel element
         bint in_place

@@ -1,5 +1,5 @@
 /* The layout kernel for x86-64, included once per instruction set by layout.h: FF_KERNEL names its functions, FF_TARGET
- * is their attribute, FF_SSE4 and FF_AVX512 tell what is there. The commas of the frame are found first, then every
+ * is their attribute, FF_SSE4 and FF_AVX512 tell what is there: with the latter layout_wide.h comes first. The commas of the frame are found first, then every
  * literal and every value is looked at where they say it must be, none waiting for another. Vectors are loaded by their
  * last byte, so nothing behind the frame is read. Faults are collected and looked at together. */
 
@@ -361,16 +361,17 @@ FF_TARGET static inline int FF_KERNEL(suits)(const layout *l, int commas, uint32
     return l->commas == commas && (padded || !l->padded) && (lead >= LAYOUT_LEAD || !l->early);
 }
 
-/* When the likely layout is not it: its members in another order, then all the others. */
+/* When the likely layout is not it: its members in another order, then all the others, as they are unless it is known
+ * that they are `loose`. */
 FF_TARGET FF_NOINLINE static int FF_KERNEL(others)(
-    layout_set *s, int commas, const char *p, const char *end, uint32_t lead, int padded,
+    layout_set *s, int commas, const char *p, const char *end, uint32_t lead, int padded, int loose,
     FF_KERNEL(places) table, const uint16_t *place, ff_fields *f) {
     uint16_t many[LAYOUT_PLACES];
     layout *l;
     int round;
     if (place == NULL && lead >= LAYOUT_LEAD) FF_KERNEL(index)(p, end, lead, many);
     for (round = 0; round < 3; round++) { /* the likely one loosely, the others as they are, the others loosely */
-        if (round != 1 && lead < LAYOUT_LEAD) continue;
+        if (round == 1 ? loose : lead < LAYOUT_LEAD) continue;
         for (l = s->known; l < s->known + s->count; l++) {
             if ((l == s->likely[commas]) != (round == 0) || !FF_KERNEL(suits)(l, commas, lead, padded)) continue;
             if (round == 1 ? FF_KERNEL(run)(l, p - lead, end, table, place, f) :
@@ -387,8 +388,12 @@ FF_TARGET static int FF_KERNEL(find)(
     uint16_t many[LAYOUT_PLACES];
     const uint16_t *place = NULL;
     layout *l;
-    int commas = -1;
+    int commas = -1, loose = 0;
     if (end - p > LAYOUT_LONGEST || !s->count) return 0;
+#if defined(FF_AVX512)
+    loose = wide_search(s, p, end, padded, f);
+    if (loose > 0) return 1;
+#endif
 #if defined(FF_SSE4)
     commas = FF_KERNEL(table)(p, end, lead, &table);
 #else
@@ -400,9 +405,10 @@ FF_TARGET static int FF_KERNEL(find)(
         place = many;
     }
     l = s->likely[commas];
-    if (l != NULL && FF_KERNEL(suits)(l, commas, lead, padded) && FF_KERNEL(run)(l, p - lead, end, table, place, f))
+    if (!loose && l != NULL && FF_KERNEL(suits)(l, commas, lead, padded) &&
+        FF_KERNEL(run)(l, p - lead, end, table, place, f))
         return layout_hit(s, l, (uint32_t)commas, f);
-    return FF_KERNEL(others)(s, commas, p, end, lead, padded, table, place, f);
+    return FF_KERNEL(others)(s, commas, p, end, lead, padded, loose, table, place, f);
 }
 
 /* The commas of the array from the element at p on: LAYOUT_AHEAD or more, unless the frame ends or 32,000 bytes do. What

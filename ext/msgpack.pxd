@@ -6,6 +6,7 @@ false timestamp. A map is what an object is in JSON, an array an array; numbers 
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from layout cimport FIELD_SEQ, FIELD_SYMBOL, FIELD_TIME, LAYOUT_STEPS, ff_fields
 from message cimport (
@@ -13,7 +14,7 @@ from message cimport (
     message_price, message_put, message_take,
 )
 from number cimport number_big, number_real, number_signed
-from scan cimport scan_load8, scan_text_fault
+from scan cimport scan_same16, scan_text_fault
 from schema cimport *
 from slots cimport *
 from tick cimport FF_CONTROL, FF_LEVEL
@@ -28,9 +29,11 @@ cdef enum msgpack_sort:
     SORT_TEXT, SORT_BYTES, SORT_EXTENSION, SORT_ARRAY, SORT_MAP
 
 cdef enum plan_action:
-    PLAN_NONE, PLAN_TAKE
-    PLAN_SKIP    # any value of a key nobody knows
+    PLAN_NONE
+    PLAN_PRICE, PLAN_WHOLE, PLAN_SYMBOL  # wanted, and usually a float, a whole number, a text
+    PLAN_TAKE    # wanted, whatever it is
     PLAN_SCALAR  # a value of a known key that this message does not take: an array there would make it another
+    PLAN_SKIP    # any value of a key nobody knows
 
 cdef enum:
     PLANS = 4             # remembered at a time
@@ -38,18 +41,18 @@ cdef enum:
     PLAN_ROOM = 1024 - 64  # depth at which a skipped value starts: deeper ones are left to the parser
 
 cdef struct msgpack_step:
-    uint64_t literal[2]  # the bytes before the value: keys and heads
-    uint64_t mask[2]     # which of them count
+    uint8_t literal[16]  # the bytes before the value: keys and heads
+    uint32_t rest        # a bit for each that does not count
     uint8_t size         # how many they are
     uint8_t action       # PLAN_*
-    uint8_t field        # of `want`
-    uint8_t take         # its action
+    uint8_t field        # of `want`; of PLAN_WHOLE less FIELD_SEQ
     const schema_field* want
 
 cdef struct msgpack_plan:  # a map as it has been seen before: read without looking up a key
     msgpack_step step[64]
     uint32_t steps
     uint16_t message
+    uint16_t present       # of the numbers and the symbol, unless one proves to be something else
     bint is_element        # of an array that is the frame; else the whole frame
 
 cdef struct msgpack_plans:
@@ -406,7 +409,7 @@ cdef inline int msgpack_message(
 cdef inline bint msgpack_literal(msgpack_plan* plan, const char* p, const char* end) noexcept nogil:
     """Append the bytes from p to end as steps of at most 16 of them; False if there is no room."""
     cdef msgpack_step* step
-    cdef uint32_t n, i
+    cdef uint32_t n
     while True:
         if plan.steps == LAYOUT_STEPS:
             return False
@@ -415,14 +418,24 @@ cdef inline bint msgpack_literal(msgpack_plan* plan, const char* p, const char* 
         n = <uint32_t>(end - p) if end - p < 16 else 16
         step.size = <uint8_t>n
         step.action = PLAN_NONE
-        for i in range(2):
-            step.literal[i] = scan_load8(p + 8 * i)
-            step.mask[i] = <uint64_t>-1
-            if n < 8 * i + 8:
-                step.mask[i] = (<uint64_t>1 << (8 * (n - 8 * i))) - 1 if n > 8 * i else 0
+        memcpy(step.literal, p, n)
+        step.rest = <uint32_t>0xFFFF << n & 0xFFFF
         p += n
         if p == end:
             return True
+
+
+cdef inline void msgpack_wanted(msgpack_step* step, const schema_field* want, uint8_t unit) noexcept nogil:
+    """How a value that a message wants is read, if it is of the usual type."""
+    step.field = want.field
+    step.action = PLAN_TAKE
+    if want.action == TAKE_PRICE:
+        step.action = PLAN_PRICE
+    elif want.action < TAKE_TEXT or (want.field == FIELD_TIME and unit != UNIT_ISO):
+        step.action = PLAN_WHOLE
+        step.field -= FIELD_SEQ
+    elif want.field == FIELD_SYMBOL:
+        step.action = PLAN_SYMBOL
 
 
 cdef inline bint msgpack_learn(
@@ -443,6 +456,7 @@ cdef inline bint msgpack_learn(
     plan.message = j.fields[before].message
     plan.is_element = is_element
     plan.steps = 0
+    plan.present = 0
     m = &j.program.messages[plan.message]
     if m.n_each or m.kind == FF_LEVEL:
         return False
@@ -467,9 +481,9 @@ cdef inline bint msgpack_learn(
         if s.node == NO_NODE or j.program.nodes[s.node].conditions:
             step.action = PLAN_SKIP
         if want != NULL:
-            step.action = PLAN_TAKE
-            step.field = want.field
-            step.take = want.action
+            msgpack_wanted(step, want, m.unit)
+            if step.action < PLAN_TAKE:
+                plan.present |= <uint16_t>(1 << want.field)
     return msgpack_literal(plan, mark, end)
 
 
@@ -484,59 +498,56 @@ cdef inline const char* msgpack_run(
     cdef msgpack_head h
     cdef const char* q
     cdef slot s
-    cdef int64_t whole, event_ns = 0
+    cdef double real, nothing = 0    # NaN once a number was not finite
+    cdef int64_t whole, over = 0     # negative once a number was too large
+    cdef int64_t event_ns = 0
     cdef uint32_t size
-    cdef uint8_t code
+    cdef uint8_t code, action
     s.node = NO_NODE
     if f == NULL:
         return NULL
-    f.time_text = NULL
+    f.present = plan.present
     while step < last:
-        if ((scan_load8(p) ^ step.literal[0]) & step.mask[0]) | ((scan_load8(p + 8) ^ step.literal[1]) & step.mask[1]):
+        if scan_same16(p, step.literal) | step.rest != 0xFFFF:
             return NULL
         p += step.size
-        if step.action == PLAN_NONE:
+        action = step.action
+        if action == PLAN_NONE:
             step += 1
             continue
         if p >= end:
             return NULL
         code = <uint8_t>p[0]
-        if code == 0xCB and step.action == PLAN_TAKE and step.take == TAKE_PRICE:
-            s.value.real = number_real(number_big(p + 1, 8), 8)
-            if not s.value.real - s.value.real == 0:
-                return NULL
-            f.number[step.field] = s.value.real
-            f.present |= <uint16_t>(1 << step.field)
+        if code == 0xCB and action == PLAN_PRICE:
+            real = number_real(number_big(p + 1, 8), 8)
+            nothing += real - real
+            f.number[step.field] = real
             p += 9
-        elif code == 0xCB and step.action != PLAN_TAKE:
-            p += 9
-        elif (code < 0x80 or 0xCC <= code <= 0xCF) and (
-            step.action != PLAN_TAKE or step.take < TAKE_TEXT or step.field == FIELD_TIME
-        ):
+        elif action <= PLAN_WHOLE and (code < 0x80 or 0xCC <= code <= 0xCF):
             whole = code
             if code >= 0x80:
                 size = <uint32_t>1 << (code - 0xCC)
                 whole = <int64_t>number_big(p + 1, size)
+                over |= whole
                 p += size
             p += 1
-            if step.action == PLAN_TAKE:
-                if whole < 0 or (step.field == FIELD_TIME and m.unit == UNIT_ISO):
-                    return NULL
-                if step.take == TAKE_PRICE:
-                    f.number[step.field] = <double>whole
-                else:
-                    f.integer[step.field - FIELD_SEQ] = whole
-                f.present |= <uint16_t>(1 << step.field)
-        elif code & 0xE0 == 0xA0 and (step.field == FIELD_SYMBOL or step.action == PLAN_SKIP):
+            if action == PLAN_PRICE:
+                f.number[step.field] = <double>whole
+            else:
+                f.integer[step.field] = whole
+        elif action >= PLAN_SCALAR and code < 0x80:
+            p += 1
+        elif action >= PLAN_SCALAR and 0xCB <= code <= 0xCF:
+            p += 9 if code == 0xCB else 1 + (1 << (code - 0xCC))
+        elif code & 0xE0 == 0xA0 and (action == PLAN_SYMBOL or action == PLAN_SKIP):
             q = p + 1 + (code & 31)
             if q > end or scan_text_fault(p + 1, q) != NULL:
                 return NULL
-            if step.action == PLAN_TAKE:
+            if action == PLAN_SYMBOL:
                 f.symbol = p + 1
                 f.symbol_size = code & 31
-                f.present |= <uint16_t>(1 << FIELD_SYMBOL)
             p = q
-        elif step.action == PLAN_SKIP:
+        elif action == PLAN_SKIP:
             p = msgpack_value(j, p, end, NO_NODE, PLAN_ROOM, simd)
             if p == NULL:
                 return NULL
@@ -546,17 +557,19 @@ cdef inline const char* msgpack_run(
                 return NULL
             if h.sort < SORT_ARRAY:
                 p = msgpack_scalar(j, p, q, end, &h, &s, step.want != NULL)
-            elif h.sort == SORT_ARRAY and step.want != NULL and step.take == TAKE_CONDITIONS:
+            elif h.sort == SORT_ARRAY and step.want != NULL and step.want.action == TAKE_CONDITIONS:
                 p = msgpack_value(j, p, end, step.want.node, PLAN_ROOM, simd)
                 s = j.slots[step.want.node]
             else:
                 return NULL
             if p == NULL:
                 return NULL
-            if step.want != NULL and not message_put(j, m, step.want, &s, f, &event_ns, simd):
-                return NULL
+            if step.want != NULL:
+                f.present &= <uint16_t>~(1 << step.want.field)
+                if not message_put(j, m, step.want, &s, f, &event_ns, simd):
+                    return NULL
         step += 1
-    if p > end or not message_close(j, m, f, event_ns, simd):
+    if over < 0 or not nothing == 0 or p > end or not message_close(j, m, f, event_ns, simd):
         return NULL
     j.messages += 1
     return p

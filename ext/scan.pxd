@@ -3,13 +3,14 @@
 Declarations only; the contract (padded frames, a NUL at the end, `simd` a constant) stands in scan.h.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "scan.h" nogil:
     enum:
         FF_PADDING
     uint64_t scan_load8(const char* p)
+    uint32_t scan_same16(const char* p, const uint8_t* q)
     void scan_last16(uint64_t* out, const char* p, uint32_t n)
     const char* scan_string(const char* p, int* escaped, bint simd)
     const char* scan_string_fault(const char* p)

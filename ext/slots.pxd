@@ -58,6 +58,7 @@ cdef struct slots:
     ff_fields* fields       # what the frame's messages say, one per tick (per message for depth)
     uint32_t n_fields
     uint32_t max_fields
+    uint32_t n_waiting      # so many of earlier frames, in front of them, are not ticks yet: see decoder_wait
     slot* controls     # the control messages of this frame, as spans of it
     uint32_t n_controls
     uint32_t max_controls
@@ -78,6 +79,35 @@ cdef inline bint slots_grow(slots* j, void** store, uint32_t* room, uint32_t nee
     store[0] = bigger
     room[0] = more
     return True
+
+
+cdef inline bint slots_room(slots* j) noexcept nogil:
+    """Room for one message's fields more; False if memory is out."""
+    cdef uint32_t room = j.n_waiting + j.max_fields
+    cdef ff_fields* first
+    if j.n_fields < j.max_fields:
+        return True
+    first = j.fields - j.n_waiting
+    if not slots_grow(j, <void**>&first, &room, room + 1, sizeof(ff_fields)):
+        return False
+    j.fields = first + j.n_waiting
+    j.max_fields = room - j.n_waiting
+    return True
+
+
+cdef inline void slots_wait(slots* j) noexcept nogil:
+    """The frame's only message waits; the next frame's begin behind it."""
+    j.fields += 1
+    j.max_fields -= 1
+    j.n_waiting += 1
+
+
+cdef inline ff_fields* slots_awaited(slots* j) noexcept nogil:
+    """The messages that waited; none waits any longer, and the next frame's are written over them."""
+    j.fields -= j.n_waiting
+    j.max_fields += j.n_waiting
+    j.n_waiting = 0
+    return j.fields
 
 
 cdef inline char* slots_text(slots* j, uint32_t size) noexcept nogil:
@@ -117,7 +147,7 @@ cdef inline void slots_close(slots* j) noexcept nogil:
     slots_reset(j)
     free(j.text)
     free(j.levels)
-    free(j.fields)
+    free(j.fields - j.n_waiting)
     free(j.controls)
 
 

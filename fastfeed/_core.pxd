@@ -120,6 +120,7 @@ cdef class Decoder:
     ) noexcept nogil
     cdef void flush(self) noexcept nogil
     # The control messages of the frame just decoded, as bytes.
+    cdef bint spoke(self) noexcept nogil
     cdef list controls(self)
     cdef dict _leg_worth(self, int leg)
     cdef list _lanes(self, str symbol, channel)

@@ -8,6 +8,7 @@ import random
 import threading
 
 import kernels
+import msgpack
 import pytest
 from corpus import ACK, DEPTH, FRAMES, QUOTE, SPOT_QUOTE, TRADE
 from hypothesis import given, settings
@@ -279,15 +280,26 @@ def reads(seed: int) -> list[list[bytes]]:
     return made
 
 
+def packed(frame: bytes) -> bytes:
+    try:
+        return msgpack.packb(json.loads(frame))
+    except ValueError:
+        return frame
+
+
 @pytest.mark.parametrize("is_read", [True, False], ids=["ticks read", "prices only"])
+@pytest.mark.parametrize("written", ["alone", "arrays of one", "msgpack"])
 @pytest.mark.parametrize("kernel", fastfeed.kernels())
-def test_frames_that_come_together_are_read_as_if_alone(kernel, is_read):
+def test_frames_that_come_together_are_read_as_if_alone(kernel, written, is_read):
     """Though their ticks are made together: in order, by the time they came, when a copy of one may be gone."""
-    one, many = (
-        kernels.with_kernel(kernel, "binance-usdm", clock=fastfeed.Clock.manual(utc_ns=10**18)) for _ in range(2)
-    )
+    write = {"alone": bytes, "arrays of one": b"[%b]".__mod__, "msgpack": packed}[written]
+    schema = fastfeed.Decoder("binance-usdm").schema
+    if written == "msgpack":
+        schema = Schema(*schema.messages, envelope=schema.envelope, encoding="msgpack")
+    one, many = (kernels.with_kernel(kernel, schema, clock=fastfeed.Clock.manual(utc_ns=10**18)) for _ in range(2))
     rings = [decoder.ring.reader() for decoder in (one, many) if is_read]
-    for recv_ns, read in enumerate(reads(8), 1):
+    for recv_ns, texts in enumerate(reads(8), 1):
+        read = list(map(write, texts))
         made = sum(one.decode(frame, recv_ns=recv_ns, source=recv_ns % 3) for frame in read)
         assert many.decode_many(read, recv_ns=recv_ns, source=recv_ns % 3) == made
         for decoder in (one, many):
@@ -297,7 +309,7 @@ def test_frames_that_come_together_are_read_as_if_alone(kernel, is_read):
         assert list(one.prices.fresh(1e-6)) == list(many.prices.fresh(1e-6))
     assert one.stats() == many.stats()
     assert one.stats()["gaps"] > 100
-    assert one.stats()["predicted"] > 3000 or kernel == "scalar"
+    assert one.stats()["predicted"] > 3000 or kernel == "scalar" or written == "msgpack"
     assert list(one.prices.symbols) == list(many.prices.symbols)
     assert one.gaps() == many.gaps()
 

@@ -149,6 +149,25 @@ def test_values_of_any_length_are_read(primed, length):
             primed.judge(frame.replace(price, digits))
 
 
+@pytest.mark.parametrize("learned", [0, 15, 16, 17, 32, 33, 60, 120])
+def test_frames_of_any_length_are_read(read, learned):
+    """Those that lie in registers and those that are too long for it, whatever the length of the one they are like."""
+
+    def padded(size: int, truth: bytes = b"true") -> bytes:
+        return (
+            b'{"e":"trade","x":"' + b"p" * size + b'","E":1723161256322,"T":1723161256322,"s":"BTCUSDT","t":5266583935,'
+            b'"p":"61800.30","q":"0.006","y":12.50,"n":' + truth + b',"m":' + truth + b"}"
+        )
+
+    primed = Primed("binance-usdm", padded(learned), read)
+    before = primed.predicted()
+    sizes = [*range(40), *range(80, 124), 240, 700]
+    primed.judge(*(padded(size) for size in sizes))
+    assert all(now - then > 1.9 * len(sizes) for now, then in zip(primed.predicted(), before, strict=True))
+    words = (b"false", b"true", b"null", b"tru", b"truee", b"xtrue", b"fals", b"falsee", b"True", b'"true"', b"1", b"")
+    primed.judge(*(padded(learned, word) for word in words))
+
+
 def test_members_in_any_order_are_predicted(flat):
     choose = random.Random(1)
     flat.judge(flat.like)
