@@ -1246,10 +1246,9 @@ cdef class Decoder:
             if type(payloads) is list or type(payloads) is tuple:
                 while i < len(payloads):
                     behind = _decode_row(self, payloads, i, utc_ns, mono_ns, source, text)
-                    if behind == i:
-                        _decode(self, payloads[i], utc_ns, mono_ns, source, text)
-                        behind += 1
-                    i = behind
+                    for payload in payloads[i:i + 1] if behind == i else ():  # none of a list that has got shorter
+                        _decode(self, payload, utc_ns, mono_ns, source, text)
+                    i = max(behind, i + 1)
             else:
                 for payload in payloads:
                     _decode(self, payload, utc_ns, mono_ns, source, text)

@@ -3,8 +3,8 @@
  *
  * A layout is learned only from a frame or element the strict parser accepted, without escapes or repeated keys.
  * Running one proves the same strictness (every byte is either literal text of that frame or inside a value that is
- * checked here), so a hit needs no parse; a miss says nothing. The byte behind a frame is NUL: it is in no literal and
- * in no value, so whatever goes byte by byte stops there. */
+ * checked here), so a hit needs no parse; a miss says nothing. Whatever goes byte by byte stops behind a value: at the
+ * literal text there, once that is known to be right, or else at the NUL behind the frame, which is in no value. */
 #ifndef FF_LAYOUT_H
 #define FF_LAYOUT_H
 
@@ -93,11 +93,14 @@ typedef struct layout_lanes {
     uint8_t behind[64];               /* it is of the value if that has more than so many */
     uint8_t limit[64];                /* that may have so many */
     uint64_t ends, whole;             /* the last bit of each number; all bits of those that may have no point */
-    uint8_t field;                    /* of the four numbers: 0, 4, FIELD_SEQ; FIELD_SYMBOL: one is first; else FIELD_COUNT */
+    uint8_t field;                    /* of the first number: 0, 4, FIELD_SEQ; of the first text; FIELD_COUNT: none */
     uint8_t used, truths, side;       /* a bit per vector: it is anything, a boolean, the side */
 } layout_lanes;
 
-enum { WIDE_LITERALS = 4, WIDE_NUMBERS = 8, WIDE_TEXTS = 2, WIDE_REACH = 100 };
+enum {
+    WIDE_LITERALS = 4, WIDE_NUMBERS = 8, WIDE_TEXTS = 2,
+    WIDE_REACH = 100 /* from a comma: so a value that ended before it began, by twice as much, would seem too long */
+};
 
 /* A layout for frames that lie in registers: see layout_wide.h. */
 typedef struct layout_wide {
@@ -109,7 +112,7 @@ typedef struct layout_wide {
 } layout_wide;
 
 /* A layout in its forms: as steps, to be walked; by places, where nothing waits for what is before it; for frames that
- * lie in registers; and, for a flat object, its members in any order, told apart by a hash of their first four bytes. */
+ * lie in registers; and a flat object's members in any order, told apart by a hash of their first four bytes. */
 typedef struct layout {
     layout_step step[LAYOUT_STEPS];
     uint32_t steps;
@@ -151,8 +154,8 @@ static int layout_text(const char *p, uint32_t n) {
     return p == end;
 }
 
-/* The values a kernel leaves over: long, signed, with exponents, texts, booleans. 0: not what it should be. Reads
- * nothing behind the n bytes at p but up to the NUL at the frame's end. */
+/* The values a kernel leaves over: long, signed, with exponents, texts, booleans. 0: not what it should be. Reads what
+ * follows the n bytes at p as far as a value could go on, and of an integer eight bytes from p on. */
 static int layout_take(uint8_t action, uint8_t field, int quoted, const char *p, uint32_t n, ff_fields *f) {
     int truth;
     switch (action) {
@@ -244,7 +247,7 @@ static void layout_keep(layout_set *s) {
 typedef int (*layout_kernel)(layout_set *s, const char *p, const char *end, uint32_t lead, int padded, ff_fields *f);
 
 /* Is the text of the layout that texts with as many commas had last? Its values in f then; else 0, f worthless. Nothing
- * around it is read, nor need a NUL follow. */
+ * around it is read, nor need a NUL follow; `padded` as above, for what is made of it. */
 typedef int (*layout_glance)(layout_set *s, const char *p, const char *end, int padded, ff_fields *f);
 
 /* Is the element of an array at p of a layout remembered? Its end then, its values in f; else NULL, f worthless. The

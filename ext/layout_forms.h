@@ -1,6 +1,6 @@
 /* The forms of a layout, derived from its steps once it has been learned: by places, for registers, its members in any
- * order. Reads no frame; a part of layout.h, which says what the forms are. A layout that has more of anything than a form
- * has room for does without that form. */
+ * order. Reads no frame; a part of layout.h, which says what the forms are. A layout that has more of anything than a
+ * form has room for does without that form. */
 #ifndef FF_LAYOUT_FORMS_H
 #define FF_LAYOUT_FORMS_H
 
@@ -151,8 +151,8 @@ static int layout_tell_apart(layout *l) {
     return 0;
 }
 
-/* Derive the form in any order: cut the frame at its commas. Only whole members (`"key":` and a value, no container inside)
- * may change places. */
+/* Derive the form in any order: cut the frame at its commas. Only whole members (`"key":` and a value, no container
+ * inside) may change places. */
 static void layout_loosen(layout *l) {
     uint8_t text[16];
     uint32_t size = 0, quotes = 0, value = LAYOUT_STEPS, members = 0;

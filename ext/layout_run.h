@@ -1,7 +1,8 @@
 /* The layout kernel for x86-64, included once per instruction set by layout.h: FF_KERNEL names its functions, FF_TARGET
- * is their attribute, FF_SSE4 and FF_AVX512 tell what is there: with the latter layout_wide.h comes first. The commas of the frame are found first, then every
- * literal and every value is looked at where they say it must be, none waiting for another. Vectors are loaded by their
- * last byte, so nothing behind the frame is read. Faults are collected and looked at together. */
+ * is their attribute, FF_SSE4 and FF_AVX512 tell what is there; with the latter layout_wide.h comes first. The commas
+ * of the frame are found first, then every literal and every value is looked at where they say it must be, none waiting
+ * for another. Vectors are loaded by their last byte, so nothing behind the frame is read. Faults are collected and
+ * looked at together. */
 
 /* The commas among 64 bytes. */
 FF_TARGET static inline uint64_t FF_KERNEL(commas)(const char *p) {

@@ -1,7 +1,7 @@
 /* Layouts in registers, for x86-64 with AVX-512 VBMI: a frame of up to 255 bytes lies in four of them, where its commas
- * are in a fifth. What a layout says of sixty-four bytes at a time, where each is by the commas and what it should be, is
- * fetched by two permutations and judged by masks: nothing waits for memory, or for how long another value is. Longer
- * frames, longer values and the elements of arrays are left to layout_run.h. Nothing but the frame is read. */
+ * are in a fifth. What a layout says of sixty-four bytes at a time, where each is by the commas and what it should be,
+ * is fetched by two permutations and judged by masks: nothing waits for memory, or for how long another value is.
+ * Longer frames, longer values and the elements of arrays are left to layout_run.h. Nothing but the frame is read. */
 #ifndef FF_LAYOUT_WIDE_H
 #define FF_LAYOUT_WIDE_H
 
@@ -62,7 +62,7 @@ FF_WIDE FF_INLINE __m512i wide_fetch(const wide_frame *w, __m512i at) {
     return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(at), high);
 }
 
-/* The bytes of some values and which of them are inside. */
+/* The bytes of some values, `at` which places they are, the `size` of each one's value, and which are `inside` it. */
 FF_WIDE FF_INLINE __m512i wide_values(
     const wide_frame *w, const layout_lanes *a, __m512i *at, __m512i *size, uint64_t *inside) {
     const __m512i to = _mm512_permutexvar_epi8(*wide_line(a->to), w->place);
@@ -122,7 +122,8 @@ FF_WIDE FF_INLINE int wide_truths(const layout_lanes *a, __m512i texts, ff_field
     return 1;
 }
 
-/* The values that are neither numbers nor plain texts, or usually longer. */
+/* The values that are neither numbers nor plain texts, or usually longer. Of those that are not: layout_take would read
+ * behind a short integer. */
 FF_WIDE FF_NOINLINE static int wide_rest(const layout *l, const char *p, __m512i where, ff_fields *f) {
     uint8_t place[64];
     _mm512_storeu_si512(place, where);
@@ -130,8 +131,8 @@ FF_WIDE FF_NOINLINE static int wide_rest(const layout *l, const char *p, __m512i
         const uint32_t k = (uint32_t)ff_ctz(late);
         const int32_t from = place[l->from.comma[k]] + l->from.bytes[k];
         const int32_t to = place[l->to.comma[k]] + l->to.bytes[k] + 16;
-        if (to < from || !layout_take(l->action[k], l->field[k], l->quoted[k], p + from, (uint32_t)(to - from), f))
-            return 0;
+        if (to - from < (l->action[k] == STEP_INTEGER ? 16 : 0)) return 0;
+        if (!layout_take(l->action[k], l->field[k], l->quoted[k], p + from, (uint32_t)(to - from), f)) return 0;
     }
     return 1;
 }

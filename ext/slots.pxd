@@ -1,7 +1,7 @@
 """What a frame holds, before anything is made of it: a slot per node of the schema, and the stores for its parts.
 
 Shared by every wire format: a parser fills the slots, `message` reads them. No syntax and no meaning here. One frame
-at a time; the stores grow to the largest frame seen and stay.
+at a time, but for the fields of those before it that wait; the stores grow to the largest frame seen and stay.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t

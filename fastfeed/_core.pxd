@@ -119,7 +119,7 @@ cdef class Decoder:
         bint text,
     ) noexcept nogil
     cdef void flush(self) noexcept nogil
-    # The control messages of the frame just decoded, as bytes.
+    # Were there control messages in the frame just decoded? These, as bytes.
     cdef bint spoke(self) noexcept nogil
     cdef list controls(self)
     cdef dict _leg_worth(self, int leg)

@@ -27,9 +27,12 @@ BARE_TRADE = (
     b'{"e":"trade","E":1723161256322,"T":1723161256322,"s":"BTCUSDT","t":5266583935,"p":"61800.30","q":"0.006",'
     b'"X":"MARKET","m":false}'
 )
+LONG_NUMBER_QUOTE = (  # the number is for layout_take, and nothing is behind it
+    b'{"e":"bookTicker","s":"BTCUSDT","b":"1.50","B":"2.5","a":"1.75","A":"3.5","T":1767225600001,"u":12345678901234560}'
+)
 BARE = [("binance-usdm", BARE_QUOTE), ("binance-usdm", BARE_TRADE), ("binance-spot", SPOT_QUOTE)]
 ARRAY = b"[" + b",".join([BARE_QUOTE, BARE_TRADE, BARE_QUOTE]) + b"]"
-KNOWN = [*BARE, ("binance-usdm", QUOTE), ("binance-usdm", TRADE), ("binance-usdm", ARRAY)]
+KNOWN = [*BARE, *(("binance-usdm", frame) for frame in (LONG_NUMBER_QUOTE, QUOTE, TRADE, ARRAY))]
 
 
 @pytest.fixture(params=["object", *(pytest.param(where, marks=pytest.mark.tree) for where in ("first", "last"))])
@@ -147,6 +150,8 @@ def test_values_of_any_length_are_read(primed, length):
     for price in (b"54467.2968", b"61800.30", b"25.35190000"):
         for digits in (b"7" * length, b"7" * length + b".5", b"0." + b"7" * length, b"1" + b"0" * length):
             primed.judge(frame.replace(price, digits))
+    for number in (b"400900241", b"5266583935", b"12345678901234560"):
+        primed.judge(frame.replace(number, b"7" * length))
 
 
 @pytest.mark.parametrize("learned", [0, 15, 16, 17, 32, 33, 60, 120])
