@@ -478,7 +478,7 @@ cdef inline bint message_close(
     slots* j, const schema_message* m, ff_fields* f, int64_t event_ns, bint simd
 ) noexcept nogil:
     """The tick's fields are complete; False makes the message unknown."""
-    if not message_filled(j, m, f, simd):
+    if not (message_filled(j, m, f, simd) if m.plain else message_finish(j, m, f, simd)):
         return False
     if event_ns:
         f.event_ns = event_ns
