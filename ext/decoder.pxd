@@ -34,7 +34,7 @@ cdef extern from "math.h" nogil:
     double NAN
 
 cdef enum:
-    TOGETHER = 16        # messages that wait for memory together
+    TOGETHER = 32        # messages that wait for memory together
     CREDIT = 64          # frames a good record lets prediction fail in a row
     REFUSED_BYTES = 64   # of the name of the last symbol refused
     QUOTE_WHOLE = 0x10F  # four numbers and FIELD_SEQ
@@ -323,7 +323,7 @@ cdef inline void decoder_ticks(
 ) noexcept nogil:
     """Messages to ticks, in order. Their symbols and what their ticks write lie anywhere in memory: all of them are
     asked for before the first is needed, so that they wait together and not one after another."""
-    cdef uint32_t ids[16]
+    cdef uint32_t ids[32]
     cdef uint64_t room[2]
     cdef const schema_message* m
     cdef uint32_t i, now

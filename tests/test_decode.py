@@ -265,7 +265,7 @@ def reads(seed: int) -> list[list[bytes]]:
     made: list[list[bytes]] = []
     while sum(map(len, made)) < 6000:
         read: list[bytes] = []
-        for _ in range(choose.choice([1, 1, 2, 7, 15, 16, 17, 40, 100])):
+        for _ in range(choose.choice([1, 1, 2, 7, 31, 32, 33, 70, 100])):
             number += choose.choice([1] * 60 + [0, 3, -40])
             name = choose.choice(names[: 2 + len(made)])
             price = f"{choose.uniform(0, 10 ** choose.randint(0, 6)):.4f}"
