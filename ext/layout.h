@@ -355,14 +355,12 @@ static FF_LINE layout_shape LAYOUT_SHAPE[17 * 16];
 static FF_ALIGNED struct { uint8_t stay[16], come[16]; } LAYOUT_SLIDES[17 * 16];
 /* Masks of the last bytes of a vector (at n: of n), of the first (at 16 - n), shuffles that move them up (likewise). */
 static uint8_t LAYOUT_LAST[32], LAYOUT_FIRST[32], LAYOUT_SLIDE[32];
-static FF_LINE uint8_t LAYOUT_BYTES[64];  /* 0, 1, 2 ... */
 
 static void layout_prepare(void) {
     memset(LAYOUT_LAST + 16, 0xFF, 16);
     memset(LAYOUT_FIRST, 0xFF, 16);
     memset(LAYOUT_SLIDE, 0x80, 16);
     for (int i = 0; i < 16; i++) LAYOUT_SLIDE[16 + i] = (uint8_t)i;
-    for (int i = 0; i < 64; i++) LAYOUT_BYTES[i] = (uint8_t)i;
     for (int n = 0; n <= 16; n++)
         for (int behind = 0; behind < 16; behind++) {
             layout_shape *s = &LAYOUT_SHAPE[16 * n + behind];

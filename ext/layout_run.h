@@ -50,7 +50,7 @@ FF_TARGET static inline int FF_KERNEL(table)(const char *p, const char *end, uin
     for (i = 0; i < n; i += 64) {
         const uint64_t m = FF_KERNEL(word)(p, end, i);
         const uint32_t more = (uint32_t)__builtin_popcountll(m);
-        const __m512i bytes = _mm512_maskz_compress_epi8(m, _mm512_load_si512(LAYOUT_BYTES));
+        const __m512i bytes = _mm512_maskz_compress_epi8(m, _mm512_load_si512(WIDE_BYTES));
         const __m512i at = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(bytes)),
                                             _mm512_set1_epi16((short)(i + lead)));
         if (FF_UNLIKELY(count + more > 31)) return -1;
@@ -425,7 +425,7 @@ FF_TARGET FF_NOINLINE static void FF_KERNEL(look_ahead)(layout_array *a, const c
 #if defined(FF_AVX512)
         {
             const uint32_t more = (uint32_t)__builtin_popcountll(m);
-            const __m512i bytes = _mm512_maskz_compress_epi8(m, _mm512_load_si512(LAYOUT_BYTES));
+            const __m512i bytes = _mm512_maskz_compress_epi8(m, _mm512_load_si512(WIDE_BYTES));
             const __m512i from = _mm512_set1_epi16((short)(i + lead));
             _mm512_storeu_si512(a->place + count, _mm512_add_epi16(
                 _mm512_cvtepu8_epi16(_mm512_castsi512_si256(bytes)), from));
