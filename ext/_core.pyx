@@ -35,7 +35,8 @@ from layout cimport FIELD_SEQ, FIELD_SIDE, FIELD_TIME, ff_fields, layout_choice,
 from message cimport message_most, message_scale
 from msgpack cimport msgpack_frame
 from order cimport (
-    order_get8, order_get64, order_load32, order_load64, order_scan8, order_scan64, order_set32, order_set64,
+    order_expect_frame, order_get8, order_get64, order_load32, order_load64, order_scan8, order_scan64, order_set32,
+    order_set64,
 )
 from liveness cimport (
     REQUIRED, liveness, liveness_age, liveness_at, liveness_close, liveness_forget, liveness_mask, liveness_oldest,
@@ -89,21 +90,6 @@ cdef extern from *:
     #endif
     """
     const bint FF_FREE_THREADED
-
-cdef extern from *:
-    """
-    #include "order.h"
-    /* Frames lie anywhere, each begins with a wait for memory: have the first 256 bytes of one on their way. Asks for
-     * an address and reads nothing there. */
-    static inline void ff_expect_frame(const PyObject *frame) {
-        const char *p = (const char *)frame;
-        order_expect(p);
-        order_expect(p + 64);
-        order_expect(p + 128);
-        order_expect(p + 192);
-    }
-    """
-    void ff_expect_frame(const PyObject* frame)
 
 cdef extern from "Python.h":
     # The same as Cython's own, of references that are borrowed.
@@ -1169,7 +1155,7 @@ cdef inline Py_ssize_t _decode_row(
         end = min(size, i + FRAMES_ROW)
         while i < end and ff_is_bytes(frames[i]):
             if i + FRAMES_AHEAD < size:
-                ff_expect_frame(frames[i + FRAMES_AHEAD])
+                order_expect_frame(frames[i + FRAMES_AHEAD])  # they lie anywhere; its header and its first 224 bytes
             frame_led(d, ff_bytes(frames[i]), ff_bytes_size(frames[i]), recv_ns, mono_ns, source, text)
             i += 1
     return i

@@ -14,7 +14,7 @@ from json cimport json_element, json_fail, json_frame, json_learn, json_next
 from layout cimport LAYOUT_LEAD, LAYOUT_LONGEST, ff_fields, layout_begin, layout_keep
 from message cimport message_filled, message_open
 from msgpack cimport msgpack_frame
-from order cimport order_expect
+from order cimport order_expect_frame
 from scan cimport FF_PADDING, scan_space
 from schema cimport ENCODING_BINARY, ENCODING_JSON
 from slots cimport CONTROL, DATA, MALFORMED, UNKNOWN, slots, slots_begin, slots_control, slots_reset
@@ -253,10 +253,7 @@ cdef inline int frame_in_place(
     """
     cdef char behind
     cdef int verdict
-    order_expect(p + size + 64)  # the next one, most likely
-    order_expect(p + size + 128)
-    order_expect(p + size + 192)
-    order_expect(p + size + 256)
+    order_expect_frame(p + size + 64)  # the next one, most likely; its first bytes came with the last of this
     if d.credit >= 0 and (text or d.program.encoding == ENCODING_JSON):
         frame_begin(d, recv_ns, mono_ns, source)
         if frame_glance(d, p, p + size, False, True):

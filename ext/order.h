@@ -54,6 +54,11 @@ ORDER_INLINE void order_add32(uint32_t *p, uint32_t v) { (void)__atomic_fetch_ad
 #define order_full_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #endif
 
+/* The same of 256 bytes, which is most frames. */
+ORDER_INLINE void order_expect_frame(const void *p) {
+    for (int i = 0; i < 256; i += 64) order_expect((const char *)p + i);
+}
+
 /* Relaxed: whole, but in no order of its own. */
 ORDER_INLINE uint64_t order_get64(const void *p) { return ORDER_GET(p); }
 ORDER_INLINE void order_set64(void *p, uint64_t v) { ORDER_SET(p, v); }

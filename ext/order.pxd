@@ -15,6 +15,7 @@ cdef extern from "order.h" nogil:
     void order_fence()
     void order_full_fence()
     void order_expect(const void* p)
+    void order_expect_frame(const void* p)
     uint64_t order_get64(const void* p)
     void order_set64(void* p, uint64_t v)
     uint32_t order_get32(const void* p)
