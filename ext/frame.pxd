@@ -35,7 +35,7 @@ cdef inline void frame_begin(decoder* d, int64_t recv_ns, int64_t mono_ns, uint1
 cdef inline bint frame_glance(decoder* d, const char* p, const char* end, bint padded, bint simd) noexcept nogil:
     """Is the frame of the likely layout? What it says is behind those that wait then. Reads nothing around it."""
     cdef ff_fields* f = d.slots.fields
-    f.time_text = NULL
+    f.time_text = NULL  # these two no layout says, also where frame_predict goes on
     f.counts = False
     return d.kernel.glance != NULL and d.kernel.glance(d.layouts, p, end, padded, f) and message_filled(
         &d.slots, &d.program.messages[f.message], f, simd)

@@ -478,6 +478,7 @@ cdef inline bint message_close(
     slots* j, const schema_message* m, ff_fields* f, int64_t event_ns, bint simd
 ) noexcept nogil:
     """The tick's fields are complete; False makes the message unknown."""
+    # message_filled could say it all: named here as well, message_finish stays out of it, and it in line everywhere.
     if not (message_filled(j, m, f, simd) if m.plain else message_finish(j, m, f, simd)):
         return False
     if event_ns:
